@@ -1,0 +1,16 @@
+//! Forward and backward of every operation echat trains with.
+//!
+//! An op is one folder: `mod.rs` checks shapes and dispatches on the device, `cpu.rs` computes, `reference.rs` is the
+//! plain f64 definition of correct; `tests/<op>.rs` and `benches/<op>.rs` share the stem. Ops know tensors, not models
+//! and not the tape. Accumulation is f32, storage f32 or bf16, and no result depends on the number of threads.
+//!
+//! Shapes are written as suffixes: `t` packed rows (frames or tokens), `d` width, `n` sequences, `h` heads, `v` vocabulary.
+
+pub mod error;
+pub mod parallel;
+pub mod rng;
+pub mod seqlens;
+pub mod tensor;
+
+pub use error::{Error, Result};
+pub use seqlens::SeqLens;

@@ -1,0 +1,33 @@
+//! Splitting work over threads so that no result depends on how many there are.
+//!
+//! Work is cut into pieces by sizes alone, each piece is computed by one thread, and partial sums are combined in the
+//! order of the pieces.
+
+use rayon::prelude::*;
+
+/// Below this many elements a job runs on the calling thread: waking the pool costs more than it saves.
+pub const SERIAL_BELOW: usize = 16 * 1024;
+
+/// Calls `f(first_row, rows)` on pieces of `rows_per_piece` rows of `out` (each row `width` long).
+pub fn for_rows<T: Send>(out: &mut [T], width: usize, rows_per_piece: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    if width == 0 || out.is_empty() {
+        return;
+    }
+    let piece = rows_per_piece.max(1) * width;
+    if out.len() < SERIAL_BELOW || out.len() <= piece || rayon::current_num_threads() == 1 {
+        for (i, rows) in out.chunks_mut(piece).enumerate() {
+            f(i * rows_per_piece.max(1), rows);
+        }
+    } else {
+        out.par_chunks_mut(piece).enumerate().for_each(|(i, rows)| f(i * rows_per_piece.max(1), rows));
+    }
+}
+
+/// Maps `f` over `0..pieces` and returns the results in order. `work` is the job's size in elements.
+pub fn map<R: Send>(pieces: usize, work: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
+    if pieces <= 1 || work < SERIAL_BELOW || rayon::current_num_threads() == 1 {
+        (0..pieces).map(f).collect()
+    } else {
+        (0..pieces).into_par_iter().map(f).collect()
+    }
+}

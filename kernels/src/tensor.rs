@@ -1,0 +1,109 @@
+//! Reading and writing the storage of candle tensors from op code, in f32 whatever the storage dtype.
+
+use std::cell::RefCell;
+use std::ops::Deref;
+
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Shape, Storage, Tensor};
+use half::bf16;
+
+use crate::{Error, Result};
+
+/// A contiguous CPU tensor's elements as f32: borrowed when stored so, converted when stored as bf16.
+pub struct Read<'a> {
+    source: Source<'a>,
+}
+
+enum Source<'a> {
+    Borrowed { guard: Box<dyn Deref<Target = Storage> + 'a>, start: usize, end: usize },
+    Owned(Vec<f32>),
+}
+
+impl Deref for Read<'_> {
+    type Target = [f32];
+    fn deref(&self) -> &[f32] {
+        match &self.source {
+            Source::Owned(v) => v,
+            Source::Borrowed { guard, start, end } => match &***guard {
+                Storage::Cpu(CpuStorage::F32(v)) => &v[*start..*end],
+                _ => &[],
+            },
+        }
+    }
+}
+
+/// Reads tensor `t` (CPU, contiguous, f32 or bf16) for op `op`.
+pub fn read<'a>(op: &'static str, t: &'a Tensor) -> Result<Read<'a>> {
+    let (guard, layout) = t.storage_and_layout();
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        return Err(Error::Value { op, message: format!("operand of shape {:?} is not contiguous", t.shape()) });
+    };
+    let source = match &*guard {
+        Storage::Cpu(CpuStorage::F32(_)) => Source::Borrowed { guard: Box::new(guard), start, end },
+        Storage::Cpu(CpuStorage::BF16(v)) => Source::Owned(v[start..end].iter().map(|x| x.to_f32()).collect()),
+        Storage::Cpu(_) => return Err(Error::DType { op, dtype: t.dtype() }),
+        _ => return Err(Error::Device { op, device: format!("{:?}", t.device()) }),
+    };
+    Ok(Read { source })
+}
+
+/// A CPU tensor of `shape` stored as `dtype` (f32 or bf16, rounded to nearest even) from f32 values.
+pub fn write(op: &'static str, values: Vec<f32>, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+    let shape = shape.into();
+    match dtype {
+        DType::F32 => Ok(Tensor::from_vec(values, shape, &Device::Cpu)?),
+        DType::BF16 => {
+            let values: Vec<bf16> = values.into_iter().map(bf16::from_f32).collect();
+            Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        }
+        dtype => Err(Error::DType { op, dtype }),
+    }
+}
+
+/// Errors unless `t` has exactly the shape `dims`.
+pub fn expect_shape(op: &'static str, what: &'static str, t: &Tensor, dims: &[usize]) -> Result<()> {
+    if t.dims() == dims {
+        return Ok(());
+    }
+    Err(Error::Shape { op, what, expected: format!("{dims:?}"), got: t.shape().clone() })
+}
+
+/// The two dimensions of matrix `t`, or an error naming the operand.
+pub fn dims2(op: &'static str, what: &'static str, t: &Tensor) -> Result<(usize, usize)> {
+    match *t.dims() {
+        [rows, cols] => Ok((rows, cols)),
+        _ => Err(Error::Shape { op, what, expected: "[rows, columns]".into(), got: t.shape().clone() }),
+    }
+}
+
+struct Mutate<F>(&'static str, RefCell<Option<F>>);
+
+impl<F: FnOnce(&mut CpuStorage, usize, usize) -> candle_core::Result<()>> InplaceOp1 for Mutate<F> {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            candle_core::bail!("{}: operand is not contiguous", self.0)
+        };
+        match self.1.borrow_mut().take() {
+            Some(f) => f(storage, start, end),
+            None => candle_core::bail!("{}: called twice", self.0),
+        }
+    }
+}
+
+/// Gives `f` the elements of the contiguous f32 CPU tensor `t` to change in place. Views of the same storage see it.
+pub fn with_mut<R>(op: &'static str, t: &Tensor, f: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
+    let mut result = None;
+    t.inplace_op1(&Mutate(
+        op,
+        RefCell::new(Some(|storage: &mut CpuStorage, start, end| match storage {
+            CpuStorage::F32(v) => {
+                result = Some(f(&mut v[start..end]));
+                Ok(())
+            }
+            _ => candle_core::bail!("{op}: expected f32 storage"),
+        })),
+    ))?;
+    result.ok_or_else(|| Error::Value { op, message: "no storage to change".into() })
+}

@@ -1,0 +1,2 @@
+//! The `echat` binary.
+fn main() {}
