@@ -1,1 +1,3 @@
-//! stub
+//! echat: trains speech LLMs data-parallel.
+
+pub mod autograd;

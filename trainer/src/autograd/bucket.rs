@@ -1,0 +1,210 @@
+//! Trainable parameters in flat buckets: values, gradients, and who is ready.
+
+use std::ops::Range;
+
+use candle_core::{DType, Device, Tensor};
+use echat_kernels::tensor;
+
+use super::{Param, Result};
+
+/// Where backward delivers the gradients of parameters.
+pub trait GradSink {
+    /// Adds `grad` to the gradient of the parameter in `slot`.
+    fn add(&mut self, slot: usize, grad: &Tensor) -> Result<()>;
+    /// Every use of the parameter in `slot` in this micro-batch has been differentiated.
+    fn done(&mut self, slot: usize) -> Result<()>;
+}
+
+/// A parameter's place in its bucket.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// The parameter.
+    pub param: Param,
+    /// Its elements within the bucket.
+    pub range: Range<usize>,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+/// Parameters whose gradients travel together.
+#[derive(Debug)]
+pub struct Bucket {
+    /// Master values, f32 `[n]`.
+    pub master: Tensor,
+    /// Gradient, f32 `[n]`.
+    pub grad: Tensor,
+    /// The values models compute with when that is not f32, `[n]`.
+    pub compute: Option<Tensor>,
+    /// The parameters, in slot order.
+    pub segments: Vec<Segment>,
+    /// The slot of the first one.
+    pub first_slot: usize,
+}
+
+impl Bucket {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.master.elem_count()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// All buckets of a model, in the order backward finishes them.
+#[derive(Debug, Default)]
+pub struct Buckets {
+    list: Vec<Bucket>,
+    /// The bucket of each slot.
+    of_slot: Vec<usize>,
+}
+
+impl Buckets {
+    pub(super) fn lay_out(params: Vec<Param>, bucket_bytes: usize) -> Result<Self> {
+        let mut buckets = Self::default();
+        let mut pending: Vec<Param> = Vec::new();
+        let mut bytes = 0;
+        for param in params {
+            bytes += 4 * param.tensor().elem_count();
+            pending.push(param);
+            if bytes >= bucket_bytes {
+                buckets.push(std::mem::take(&mut pending))?;
+                bytes = 0;
+            }
+        }
+        if !pending.is_empty() {
+            buckets.push(pending)?;
+        }
+        Ok(buckets)
+    }
+
+    fn push(&mut self, params: Vec<Param>) -> Result<()> {
+        let first_slot = self.of_slot.len();
+        let dtype = params[0].tensor().dtype();
+        let flat: Vec<Tensor> = params
+            .iter()
+            .map(|p| p.tensor().flatten_all()?.to_dtype(DType::F32))
+            .collect::<candle_core::Result<_>>()?;
+        // `cat` of one tensor would share its storage with whatever the model was loaded from.
+        let master = Tensor::cat(&flat, 0)?.copy()?;
+        let compute = if dtype == DType::F32 { None } else { Some(master.to_dtype(dtype)?) };
+        let grad = Tensor::zeros(master.elem_count(), DType::F32, master.device())?;
+        let mut start = 0;
+        let mut segments = Vec::with_capacity(params.len());
+        for param in params {
+            let shape = param.tensor().dims().to_vec();
+            let len = param.tensor().elem_count();
+            let view = compute.as_ref().unwrap_or(&master).narrow(0, start, len)?.reshape(shape.as_slice())?;
+            param.train(self.of_slot.len(), view);
+            segments.push(Segment { param, range: start..start + len, shape });
+            self.of_slot.push(self.list.len());
+            start += len;
+        }
+        self.list.push(Bucket { master, grad, compute, segments, first_slot });
+        Ok(())
+    }
+
+    /// The buckets, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Bucket> {
+        self.list.iter()
+    }
+
+    /// Bucket `i`.
+    pub fn get(&self, i: usize) -> &Bucket {
+        &self.list[i]
+    }
+
+    /// How many buckets.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether nothing trains.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The number of trainable elements.
+    pub fn elements(&self) -> usize {
+        self.list.iter().map(Bucket::len).sum()
+    }
+
+    /// The device they live on.
+    pub fn device(&self) -> Device {
+        self.list.first().map_or(Device::Cpu, |b| b.master.device().clone())
+    }
+
+    /// Sets every gradient to zero.
+    pub fn zero_grad(&self) -> Result<()> {
+        for bucket in &self.list {
+            tensor::with_mut("zero_grad", &bucket.grad, |g| g.fill(0.0))?;
+        }
+        Ok(())
+    }
+
+    /// A sink that adds into the gradients and, if `hook` is given, calls it with each bucket's index as soon as that bucket
+    /// and all before it are complete (so that every rank sees the same order). Give a hook in a step's last micro-batch.
+    pub fn sink<'a>(&'a self, hook: Option<Hook<'a>>) -> BucketSink<'a> {
+        let left = self.list.iter().map(|b| b.segments.len()).collect();
+        BucketSink { buckets: self, left, done: vec![false; self.of_slot.len()], next: 0, hook }
+    }
+}
+
+/// Called with a bucket's index when its gradient is complete.
+pub type Hook<'a> = &'a mut dyn FnMut(usize) -> Result<()>;
+
+/// Adds gradients into buckets and watches for complete ones.
+pub struct BucketSink<'a> {
+    buckets: &'a Buckets,
+    left: Vec<usize>,
+    done: Vec<bool>,
+    next: usize,
+    hook: Option<Hook<'a>>,
+}
+
+impl BucketSink<'_> {
+    /// After backward: buckets whose parameters were not all used (a dropped layer) are complete too.
+    pub fn finish(mut self) -> Result<()> {
+        self.left.fill(0);
+        self.fire()
+    }
+
+    fn fire(&mut self) -> Result<()> {
+        while self.next < self.left.len() && self.left[self.next] == 0 {
+            if let Some(hook) = &mut self.hook {
+                hook(self.next)?;
+            }
+            self.next += 1;
+        }
+        Ok(())
+    }
+}
+
+impl GradSink for BucketSink<'_> {
+    fn add(&mut self, slot: usize, grad: &Tensor) -> Result<()> {
+        let bucket = &self.buckets.list[self.buckets.of_slot[slot]];
+        let range = bucket.segments[slot - bucket.first_slot].range.clone();
+        let view = bucket.grad.narrow(0, range.start, range.len())?;
+        let grad = grad.contiguous()?;
+        let grad = tensor::read("accumulate", &grad)?;
+        let grad: &[f32] = &grad;
+        tensor::with_mut("accumulate", &view, |sum| {
+            echat_kernels::parallel::for_rows(sum, 1, 1 << 16, |start, piece| {
+                for (s, g) in piece.iter_mut().zip(&grad[start..]) {
+                    *s += g;
+                }
+            });
+        })?;
+        Ok(())
+    }
+
+    fn done(&mut self, slot: usize) -> Result<()> {
+        if !std::mem::replace(&mut self.done[slot], true) {
+            self.left[self.buckets.of_slot[slot]] -= 1;
+            self.fire()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! Losses, as sums: the division by the global count happens once, after the gradients of all ranks are summed.
+
+use candle_core::{DType, Device, Tensor};
+use echat_kernels::{cross_entropy as small, linear_cross_entropy as fused, row_normalize as kernel};
+
+use crate::autograd::{Error, Result, Tape, Var};
+
+/// The fused output head's loss.
+pub struct LinearLoss {
+    /// The summed cross-entropy in nats, a scalar on the tape.
+    pub loss: Var,
+    /// The same, as read.
+    pub sum: f64,
+    /// Labels that had the highest logit.
+    pub correct: u64,
+    /// Labels.
+    pub count: u64,
+}
+
+fn scalar(grad: &Tensor) -> Result<f64> {
+    Ok(f64::from(grad.to_dtype(DType::F32)?.to_scalar::<f32>()?))
+}
+
+fn times(t: &Tensor, factor: f64) -> Result<Tensor> {
+    if factor == 1.0 { Ok(t.clone()) } else { Ok((t * factor)?) }
+}
+
+/// Cross-entropy of `labels` against `hidden[rows] weightᵀ`: hidden `[t, d]`, weight `[v, d]`. Logits exist for labelled rows only,
+/// a chunk at a time.
+pub fn linear_cross_entropy(
+    tape: &Tape,
+    hidden: &Var,
+    weight: &Var,
+    rows: &[u32],
+    labels: &[u32],
+) -> Result<LinearLoss> {
+    let [need_hidden, need_weight] = tape.needs([hidden, weight]);
+    let needs = fused::Needs { hidden: need_hidden, weight: need_weight };
+    let fused::Loss { loss_sum, correct, count, d_hidden, d_weight } =
+        fused::forward(hidden.tensor(), weight.tensor(), rows, labels, needs)?;
+    let value = Tensor::new(loss_sum as f32, &Device::Cpu)?;
+    let loss = tape.op("linear_cross_entropy", &[hidden, weight], value, move |grad, _| {
+        let factor = scalar(&grad)?;
+        let dh = d_hidden.map(|d| times(&d, factor)).transpose()?;
+        let dw = d_weight.map(|d| times(&d, factor)).transpose()?;
+        Ok(vec![dh, dw])
+    });
+    Ok(LinearLoss { loss, sum: loss_sum, correct, count })
+}
+
+/// The loss of a small classifier.
+pub struct CrossEntropy {
+    /// The summed cross-entropy in nats, a scalar on the tape.
+    pub loss: Var,
+    /// The same, as read.
+    pub sum: f64,
+    /// Softmax of the logits, `[n, c]` f32.
+    pub probabilities: Tensor,
+}
+
+/// Cross-entropy of logits `[n, c]` against `labels`.
+pub fn cross_entropy(tape: &Tape, logits: &Var, labels: &[u32]) -> Result<CrossEntropy> {
+    let (sum, probabilities) = small::forward(logits.tensor(), labels)?;
+    let value = Tensor::new(sum as f32, &Device::Cpu)?;
+    let (saved, owned, dtype) = (probabilities.clone(), labels.to_vec(), logits.tensor().dtype());
+    let loss = tape.op("cross_entropy", &[logits], value, move |grad, _| {
+        let dx = small::backward(&saved, &owned)?.to_dtype(dtype).map_err(Error::from)?;
+        Ok(vec![Some(times(&dx, scalar(&grad)?)?)])
+    });
+    Ok(CrossEntropy { loss, sum, probabilities })
+}
+
+/// Rows of w `[v, d]` divided by their L2 norm (Baichuan2's NormHead).
+pub fn row_normalize(tape: &Tape, w: &Var) -> Result<Var> {
+    let (y, norms) = kernel::forward(w.tensor())?;
+    let saved = w.tensor().clone();
+    Ok(tape.op("row_normalize", &[w], y, move |grad, _| Ok(vec![Some(kernel::backward(&grad, &saved, &norms)?)])))
+}
