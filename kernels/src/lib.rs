@@ -10,6 +10,7 @@ pub mod error;
 pub mod parallel;
 pub mod rng;
 pub mod seqlens;
+pub mod simd;
 pub mod tensor;
 
 pub use error::{Error, Result};

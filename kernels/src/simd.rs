@@ -1,0 +1,86 @@
+//! Loops compiled for the widest vectors the machine has (AVX-512, AVX2 with FMA, NEON), chosen when the program runs.
+
+/// Lanes of the blocked reductions: the widest vector's f32s. A reduction's order depends on this alone.
+pub const LANES: usize = 16;
+
+/// Runs `f` compiled for the machine's widest vectors. Only what is inlined into `f` gains: mark the closure and the
+/// helpers it calls `#[inline(always)]`.
+#[inline]
+pub fn run<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// Below this `exp` is 0.
+const EXP_LOW: f32 = -87.3;
+/// Above this `exp` is infinite.
+const EXP_HIGH: f32 = 88.37;
+
+/// `e^x` within 2e-7 relative: x = n ln 2 + r, a polynomial of degree 6 in r, times 2^n. 0 below -87.3, infinite above
+/// 88.37, NaN for NaN. Vectorises; call it inside [`run`].
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
+    // Fitted to the least relative error over |r| <= ln 2 / 2.
+    let q = r.mul_add(1.381_446_7e-3, 8.368_781e-3);
+    let q = r.mul_add(q, 4.166_839_3e-2);
+    let q = r.mul_add(q, 1.666_652e-1);
+    let q = r.mul_add(q, 0.499_999_94);
+    let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
+    let y = (r * r).mul_add(q, 1.0 + r) * power;
+    let y = if x < EXP_LOW { 0.0 } else { y };
+    if x > EXP_HIGH { f32::INFINITY } else { y }
+}
+
+/// The sum of `x`, in [`LANES`] interleaved partial sums.
+#[inline(always)]
+pub fn sum(x: &[f32]) -> f32 {
+    let mut partial = [0.0; LANES];
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    for block in blocks {
+        for (p, x) in partial.iter_mut().zip(block) {
+            *p += x;
+        }
+    }
+    for (p, x) in partial.iter_mut().zip(rest) {
+        *p += x;
+    }
+    partial.iter().sum()
+}
+
+/// The sum of `x[i] * y[i]`, in [`LANES`] interleaved partial sums.
+#[inline(always)]
+pub fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut partial = [0.0f32; LANES];
+    let ((x_blocks, x_rest), (y_blocks, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    for (x, y) in x_blocks.iter().zip(y_blocks) {
+        for ((p, x), y) in partial.iter_mut().zip(x).zip(y) {
+            *p = x.mul_add(*y, *p);
+        }
+    }
+    for ((p, x), y) in partial.iter_mut().zip(x_rest).zip(y_rest) {
+        *p = x.mul_add(*y, *p);
+    }
+    partial.iter().sum()
+}
+
+/// The largest of `x`; -infinity for none. NaN is passed over.
+#[inline(always)]
+pub fn max(x: &[f32]) -> f32 {
+    let mut partial = [f32::NEG_INFINITY; LANES];
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    for block in blocks {
+        for (p, x) in partial.iter_mut().zip(block) {
+            *p = if *x > *p { *x } else { *p };
+        }
+    }
+    for (p, x) in partial.iter_mut().zip(rest) {
+        *p = if *x > *p { *x } else { *p };
+    }
+    partial.iter().fold(f32::NEG_INFINITY, |m, x| if *x > m { *x } else { m })
+}
