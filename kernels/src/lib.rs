@@ -6,9 +6,13 @@
 //!
 //! Shapes are written as suffixes: `t` packed rows (frames or tokens), `d` width, `n` sequences, `h` heads, `v` vocabulary.
 
+pub mod cross_entropy;
 pub mod error;
+pub mod layer_sum;
+pub mod mean_pool;
 pub mod parallel;
 pub mod rng;
+pub mod row_normalize;
 pub mod seqlens;
 pub mod simd;
 pub mod tensor;

@@ -31,3 +31,12 @@ pub fn map<R: Send>(pieces: usize, work: usize, f: impl Fn(usize) -> R + Sync + 
         (0..pieces).into_par_iter().map(f).collect()
     }
 }
+
+/// Calls `f(index, item)` on every item: slices of several outputs cut in step, say. `work` is the job's size in elements.
+pub fn for_each<I: Send>(items: Vec<I>, work: usize, f: impl Fn(usize, I) + Sync + Send) {
+    if items.len() <= 1 || work < SERIAL_BELOW || rayon::current_num_threads() == 1 {
+        items.into_iter().enumerate().for_each(|(i, item)| f(i, item));
+    } else {
+        items.into_par_iter().enumerate().for_each(|(i, item)| f(i, item));
+    }
+}
