@@ -6,6 +6,7 @@
 //!
 //! Shapes are written as suffixes: `t` packed rows (frames or tokens), `d` width, `n` sequences, `h` heads, `v` vocabulary.
 
+pub mod attention;
 pub mod cross_entropy;
 pub mod error;
 pub mod layer_sum;
