@@ -1,3 +1,6 @@
 //! echat: trains speech LLMs data-parallel.
 
 pub mod autograd;
+pub mod cli;
+pub mod config;
+pub mod data;

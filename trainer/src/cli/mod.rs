@@ -1,0 +1,56 @@
+//! The command line: one file per subcommand. Errors go up to `main`, which prints them in one line.
+
+mod config;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+/// Trains speech LLMs data-parallel: encoder, layer sums, connector, frozen decoder.
+#[derive(Debug, Parser)]
+#[command(name = "echat", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Config(config::ConfigArgs),
+}
+
+/// A configuration file and what overrides it.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigFile {
+    /// The TOML file
+    #[arg(value_name = "CONFIG")]
+    pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) overrides: Overrides,
+}
+
+/// Keys given on the command line.
+#[derive(Debug, Args)]
+pub(crate) struct Overrides {
+    /// Overrides one key, as TOML; may be repeated
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// Whatever stopped the command, to be printed as one line (`{:#}`).
+pub fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::Config(args) => config::run::<crate::config::RunConfig>(&args),
+    }
+}
+
+/// Writes to standard output; unlike `print!` it returns the error when the reader has gone.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    io::stdout().lock().write_all(text.as_bytes())
+}
