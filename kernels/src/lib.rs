@@ -6,12 +6,17 @@
 //!
 //! Shapes are written as suffixes: `t` packed rows (frames or tokens), `d` width, `n` sequences, `h` heads, `v` vocabulary.
 
+pub mod attention;
 pub mod conv1d;
+pub mod cross_entropy;
 pub mod error;
 pub mod gemm;
+pub mod layer_sum;
 pub mod linear;
+pub mod mean_pool;
 pub mod parallel;
 pub mod rng;
+pub mod row_normalize;
 pub mod seqlens;
 pub mod simd;
 pub mod tensor;

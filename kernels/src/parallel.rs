@@ -34,9 +34,18 @@ pub fn map<R: Send>(pieces: usize, work: usize, f: impl Fn(usize) -> R + Sync + 
     }
 }
 
+/// Calls `f(index, item)` on every item: slices of several outputs cut in step, say. `work` is the job's size in elements.
+pub fn for_each<I: Send>(items: Vec<I>, work: usize, f: impl Fn(usize, I) + Sync + Send) {
+    if items.len() <= 1 || work < SERIAL_BELOW || rayon::current_num_threads() == 1 {
+        items.into_iter().enumerate().for_each(|(i, item)| f(i, item));
+    } else {
+        items.into_par_iter().enumerate().for_each(|(i, item)| f(i, item));
+    }
+}
+
 /// Calls `f(sequence, rows)` on each sequence's rows of the packed `out`, each row `width` long.
-pub fn for_sequences<T: Send>(out: &mut [T], seq: &SeqLens, width: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-    let serial = seq.count() < 2 || out.len() < SERIAL_BELOW || rayon::current_num_threads() == 1;
+pub fn for_sequences<T: Send>(out: &mut [T], seq: &SeqLens, width: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
+    let work = out.len();
     let mut rest = out;
     let mut pieces = Vec::with_capacity(seq.count());
     for len in seq.lens() {
@@ -44,9 +53,5 @@ pub fn for_sequences<T: Send>(out: &mut [T], seq: &SeqLens, width: usize, f: imp
         pieces.push(rows);
         rest = after;
     }
-    if serial {
-        pieces.into_iter().enumerate().for_each(|(i, rows)| f(i, rows));
-    } else {
-        pieces.into_par_iter().enumerate().for_each(|(i, rows)| f(i, rows));
-    }
+    for_each(pieces, work, f);
 }

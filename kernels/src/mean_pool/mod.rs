@@ -1,0 +1,24 @@
+//! The mean over the rows of each sequence of a packed batch.
+
+mod cpu;
+pub mod reference;
+
+use candle_core::Tensor;
+
+use crate::{Result, SeqLens, tensor};
+
+const OP: &str = "mean_pool";
+
+/// The mean row of each sequence of `x` [t, d]: [n, d], zeros for a sequence without rows.
+pub fn forward(x: &Tensor, seq: &SeqLens) -> Result<Tensor> {
+    let (_, d) = tensor::dims2(OP, "x", x)?;
+    tensor::expect_shape(OP, "x", x, &[seq.total(), d])?;
+    tensor::write(OP, cpu::forward(&tensor::read(OP, x)?, seq, d), (seq.count(), d), x.dtype())
+}
+
+/// The gradient of `x` [t, d] from that of the means, `grad` [n, d].
+pub fn backward(grad: &Tensor, seq: &SeqLens) -> Result<Tensor> {
+    let (_, d) = tensor::dims2(OP, "grad", grad)?;
+    tensor::expect_shape(OP, "grad", grad, &[seq.count(), d])?;
+    tensor::write(OP, cpu::backward(&tensor::read(OP, grad)?, seq, d), (seq.total(), d), grad.dtype())
+}
