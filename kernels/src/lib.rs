@@ -13,6 +13,7 @@ pub mod error;
 pub mod gemm;
 pub mod layer_sum;
 pub mod linear;
+pub mod linear_cross_entropy;
 pub mod mean_pool;
 pub mod parallel;
 pub mod rng;
