@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::tape::{Node, Source, Work};
+use super::tape::{Block, Node, Source, Work};
 use super::{Error, GradSink, Result, Tape, Var};
 
 impl Tape {
@@ -51,7 +51,7 @@ impl Tape {
                     let needs: Vec<bool> = inputs.iter().map(Option::is_some).collect();
                     backward(out_grads, &needs)?
                 }
-                Work::Recompute { inputs: saved, block } => self.run_again(&inputs, saved, &*block, out_grads, sink)?,
+                Work::Recompute { inputs: saved, block } => self.run_again(&inputs, saved, &block, out_grads, sink)?,
             }
         };
         if in_grads.len() != inputs.len() {
@@ -83,7 +83,7 @@ impl Tape {
         &self,
         sources: &[Option<Source>],
         saved: Vec<Tensor>,
-        block: &dyn Fn(&Tape, &[Var]) -> Result<Vec<Var>>,
+        block: &Block,
         out_grads: Vec<Option<Tensor>>,
         sink: &mut dyn GradSink,
     ) -> Result<Vec<Option<Tensor>>> {
