@@ -6,20 +6,29 @@
 //!
 //! Shapes are written as suffixes: `t` packed rows (frames or tokens), `d` width, `n` sequences, `h` heads, `v` vocabulary.
 
+pub mod activation;
 pub mod attention;
+pub mod channel_norm;
 pub mod conv1d;
 pub mod cross_entropy;
+pub mod embedding;
 pub mod error;
 pub mod gemm;
+pub mod layer_norm;
 pub mod layer_sum;
 pub mod linear;
 pub mod linear_cross_entropy;
 pub mod mean_pool;
 pub mod parallel;
+pub mod rms_norm;
 pub mod rng;
+pub mod rope;
 pub mod row_normalize;
+pub mod rows;
 pub mod seqlens;
 pub mod simd;
+pub mod stack;
+pub mod swiglu;
 pub mod tensor;
 
 pub use error::{Error, Result};

@@ -36,11 +36,7 @@ pub fn map<R: Send>(pieces: usize, work: usize, f: impl Fn(usize) -> R + Sync + 
 
 /// Calls `f(index, item)` on every item: slices of several outputs cut in step, say. `work` is the job's size in elements.
 pub fn for_each<I: Send>(items: Vec<I>, work: usize, f: impl Fn(usize, I) + Sync + Send) {
-    if items.len() <= 1 || work < SERIAL_BELOW || rayon::current_num_threads() == 1 {
-        items.into_iter().enumerate().for_each(|(i, item)| f(i, item));
-    } else {
-        items.into_par_iter().enumerate().for_each(|(i, item)| f(i, item));
-    }
+    map_each(items, work, f);
 }
 
 /// Calls `f(sequence, rows)` on each sequence's rows of the packed `out`, each row `width` long.
@@ -54,4 +50,30 @@ pub fn for_sequences<T: Send>(out: &mut [T], seq: &SeqLens, width: usize, f: imp
         rest = after;
     }
     for_each(pieces, work, f);
+}
+
+/// Like [`map`], over `items` that each piece owns, such as disjoint slices to write. `f` gets the item's number.
+pub fn map_each<T: Send, R: Send>(items: Vec<T>, work: usize, f: impl Fn(usize, T) -> R + Sync + Send) -> Vec<R> {
+    if items.len() <= 1 || work < SERIAL_BELOW || rayon::current_num_threads() == 1 {
+        items.into_iter().enumerate().map(|(i, item)| f(i, item)).collect()
+    } else {
+        items.into_par_iter().enumerate().map(|(i, item)| f(i, item)).collect()
+    }
+}
+
+/// Rows per piece for rows of `width` elements: about 16 Ki elements, so that a piece stays in cache and is worth
+/// handing out, and at most 128 rows, so that an f32 sum down a column stays short.
+pub fn piece_rows(width: usize) -> usize {
+    (SERIAL_BELOW / width.max(1)).clamp(1, 128)
+}
+
+/// The element-wise sum of the pieces' vectors of length `width`, in order, accumulated in f64.
+pub fn sum_pieces(pieces: &[Vec<f32>], width: usize) -> Vec<f32> {
+    let mut sum = vec![0.0; width];
+    for piece in pieces {
+        for (s, &x) in sum.iter_mut().zip(piece) {
+            *s += f64::from(x);
+        }
+    }
+    sum.into_iter().map(|s| s as f32).collect()
 }

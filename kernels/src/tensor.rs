@@ -75,6 +75,14 @@ pub fn dims2(op: &'static str, what: &'static str, t: &Tensor) -> Result<(usize,
     }
 }
 
+/// The rows and the width of `t` seen as a matrix whose columns are its last dimension.
+pub fn as_rows(op: &'static str, what: &'static str, t: &Tensor) -> Result<(usize, usize)> {
+    match t.dims() {
+        [leading @ .., width] => Ok((leading.iter().product(), *width)),
+        [] => Err(Error::Shape { op, what, expected: "[…, width]".into(), got: t.shape().clone() }),
+    }
+}
+
 struct Mutate<F>(&'static str, RefCell<Option<F>>);
 
 impl<F: FnOnce(&mut CpuStorage, usize, usize) -> candle_core::Result<()>> InplaceOp1 for Mutate<F> {
@@ -93,17 +101,42 @@ impl<F: FnOnce(&mut CpuStorage, usize, usize) -> candle_core::Result<()>> Inplac
 }
 
 /// Gives `f` the elements of the contiguous f32 CPU tensor `t` to change in place. Views of the same storage see it.
+/// `f` must not touch another tensor of that storage ([`distinct`]): it is locked meanwhile.
 pub fn with_mut<R>(op: &'static str, t: &Tensor, f: impl FnOnce(&mut [f32]) -> R) -> Result<R> {
+    mutate(op, t, |storage, start, end| match storage {
+        CpuStorage::F32(v) => Some(f(&mut v[start..end])),
+        _ => None,
+    })
+}
+
+/// [`with_mut`] for bf16 storage.
+pub fn with_mut_bf16<R>(op: &'static str, t: &Tensor, f: impl FnOnce(&mut [bf16]) -> R) -> Result<R> {
+    mutate(op, t, |storage, start, end| match storage {
+        CpuStorage::BF16(v) => Some(f(&mut v[start..end])),
+        _ => None,
+    })
+}
+
+/// Runs `f` on the locked storage of `t`; its `None` means a dtype it does not take.
+fn mutate<R>(op: &'static str, t: &Tensor, f: impl FnOnce(&mut CpuStorage, usize, usize) -> Option<R>) -> Result<R> {
     let mut result = None;
     t.inplace_op1(&Mutate(
         op,
-        RefCell::new(Some(|storage: &mut CpuStorage, start, end| match storage {
-            CpuStorage::F32(v) => {
-                result = Some(f(&mut v[start..end]));
-                Ok(())
-            }
-            _ => candle_core::bail!("{op}: expected f32 storage"),
+        RefCell::new(Some(|storage: &mut CpuStorage, start, end| {
+            result = f(storage, start, end);
+            Ok(())
         })),
     ))?;
-    result.ok_or_else(|| Error::Value { op, message: "no storage to change".into() })
+    result.ok_or_else(|| Error::DType { op, dtype: t.dtype() })
+}
+
+/// Errors if two of `tensors` are views of the same storage: locking one to change it would wait for the other forever.
+pub fn distinct(op: &'static str, tensors: &[&Tensor]) -> Result<()> {
+    let address = |t: &Tensor| std::ptr::from_ref::<Storage>(&t.storage_and_layout().0).addr();
+    let mut addresses: Vec<usize> = tensors.iter().map(|t| address(t)).collect();
+    addresses.sort_unstable();
+    if addresses.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(Error::Value { op, message: "operands changed together must not share storage".into() });
+    }
+    Ok(())
 }

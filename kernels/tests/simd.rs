@@ -42,6 +42,36 @@ fn reductions_at_ragged_lengths() {
         let y: Vec<f32> = (0..len).map(|i| (i * 5 % 11) as f32).collect();
         assert_eq!(simd::sum(&x), x.iter().sum::<f32>());
         assert_eq!(simd::dot(&x, &y), x.iter().zip(&y).map(|(x, y)| x * y).sum::<f32>());
+        assert_eq!(simd::sum_by(&x, |x| 2.0 * x), 2.0 * simd::sum(&x));
+        assert_eq!(simd::sum_by2(&x, &y, |x, y| x * y), simd::dot(&x, &y));
+        assert_eq!(simd::sum_by3(&x, &y, &y, |x, y, z| x * y + z), simd::dot(&x, &y) + simd::sum(&y));
         assert_eq!(simd::max(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     }
+}
+
+/// The largest of `error(x)` over a fine grid of [-12, 12]; infinity if one is not a number.
+fn worst(error: impl Fn(f32) -> f64) -> f64 {
+    (-100_000..=100_000)
+        .map(|i| error(12.0 * i as f32 / 100_000.0))
+        .fold(0.0, |worst, e| if e.is_nan() { f64::INFINITY } else { worst.max(e) })
+}
+
+#[test]
+fn sigmoid_is_within_its_stated_error() {
+    let error = worst(|x| (f64::from(simd::sigmoid(x)) - 1.0 / (1.0 + (-f64::from(x)).exp())).abs());
+    assert!(error <= 2e-7, "worst error {error:e}");
+    assert!(simd::sigmoid(f32::NAN).is_nan());
+    assert_eq!([simd::sigmoid(-1000.0), simd::sigmoid(1000.0)], [0.0, 1.0]);
+}
+
+#[test]
+fn normal_is_within_its_stated_error() {
+    let error = worst(|x| {
+        let ((cdf, pdf), at) = (simd::normal(x), f64::from(x));
+        let want = 0.5 * candle_core::cpu::erf::erfc_f64(-at / 2f64.sqrt());
+        let density = (-0.5 * at * at).exp() / std::f64::consts::TAU.sqrt();
+        (f64::from(cdf) - want).abs().max((f64::from(pdf) - density).abs())
+    });
+    assert!(error <= 3e-7, "worst error {error:e}");
+    assert!(simd::normal(f32::NAN).0.is_nan() && simd::normal(f32::NAN).1.is_nan());
 }

@@ -1,0 +1,56 @@
+//! Element-wise activations with the bias of the layer before them, and the column sum that is a bias's gradient.
+
+pub mod cpu;
+pub mod reference;
+
+use candle_core::{DType, Tensor};
+
+use crate::Result;
+use crate::tensor::{Read, as_rows, expect_shape, read, write};
+
+const OP: &str = "activation";
+
+/// Which function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `z · Φ(z)`, the exact (erf) GELU.
+    Gelu,
+    /// `z/2 · (1 + tanh(√(2/π)(z + 0.044715 z³)))`.
+    GeluTanh,
+    /// `max(z, 0)`; its derivative at 0 is 0.
+    Relu,
+    /// `z / (1 + e^-z)`.
+    Silu,
+}
+
+/// `f(x + bias)` of `x [t, d]` (or any leading shape) and `bias [d]`.
+///
+/// Errors: `bias` not as wide as `x`.
+pub fn forward(x: &Tensor, bias: Option<&Tensor>, kind: Activation) -> Result<Tensor> {
+    let (_, d) = as_rows(OP, "x", x)?;
+    let bias = read_bias(bias, d)?;
+    let y = cpu::forward(&read(OP, x)?, bias.as_deref(), d, kind);
+    write(OP, y, x.shape(), x.dtype())
+}
+
+/// The gradient for `x`, in the dtype of `grad`; the bias's is its [`column_sum`].
+pub fn backward(grad: &Tensor, x: &Tensor, bias: Option<&Tensor>, kind: Activation) -> Result<Tensor> {
+    let (_, d) = as_rows(OP, "x", x)?;
+    expect_shape(OP, "grad", grad, x.dims())?;
+    let bias = read_bias(bias, d)?;
+    let dx = cpu::backward(&read(OP, grad)?, &read(OP, x)?, bias.as_deref(), d, kind);
+    write(OP, dx, x.shape(), grad.dtype())
+}
+
+/// The sum of the rows of `x [t, d]` (or any leading shape): `[d]`, f32.
+pub fn column_sum(x: &Tensor) -> Result<Tensor> {
+    const OP: &str = "column_sum";
+    let (_, d) = as_rows(OP, "x", x)?;
+    write(OP, cpu::column_sum(&read(OP, x)?, d), d, DType::F32)
+}
+
+fn read_bias(bias: Option<&Tensor>, d: usize) -> Result<Option<Read<'_>>> {
+    let Some(bias) = bias else { return Ok(None) };
+    expect_shape(OP, "bias", bias, &[d])?;
+    Ok(Some(read(OP, bias)?))
+}

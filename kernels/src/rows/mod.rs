@@ -1,0 +1,82 @@
+//! Rows moved about: gathered from several matrices, and overwritten.
+
+pub mod cpu;
+pub mod reference;
+
+use candle_core::{DType, Tensor};
+
+use crate::tensor::{dims2, expect_shape, read, write};
+use crate::{Error, Result};
+
+const OP: &str = "rows";
+
+/// Row `i` of the result is row `index[i].1` of source `index[i].0`; sources are `[t_i, d]`, the result `[index.len(), d]` in the
+/// dtype of the first.
+///
+/// Errors: no source, widths that differ, an index out of range.
+pub fn gather(sources: &[&Tensor], index: &[(u32, u32)]) -> Result<Tensor> {
+    let Some(first) = sources.first() else {
+        return Err(Error::Value { op: OP, message: "no source to gather from".into() });
+    };
+    let (_, d) = dims2(OP, "source", first)?;
+    for source in sources {
+        let (rows, _) = dims2(OP, "source", source)?;
+        expect_shape(OP, "source", source, &[rows, d])?;
+    }
+    for &(source, row) in index {
+        let rows = sources.get(source as usize).map_or(0, |s| s.dims()[0]);
+        if row as usize >= rows {
+            let message = format!("row {row} of source {source} of {}: it has {rows} rows", sources.len());
+            return Err(Error::Value { op: OP, message });
+        }
+    }
+    let data = sources.iter().map(|s| read(OP, s)).collect::<Result<Vec<_>>>()?;
+    let data: Vec<&[f32]> = data.iter().map(|s| &**s).collect();
+    write(OP, cpu::gather(&data, index, d), (index.len(), d), first.dtype())
+}
+
+/// The gradient `[rows, d]` for source number `source` of a [`gather`] by `index`: onto each of its rows, the sum of the rows
+/// of `grad` taken from there. In the dtype of `grad`.
+///
+/// Errors: `grad` with another number of rows than `index`, an index into this source beyond `rows`.
+pub fn scatter(grad: &Tensor, index: &[(u32, u32)], source: usize, rows: usize) -> Result<Tensor> {
+    let (_, d) = dims2(OP, "grad", grad)?;
+    expect_shape(OP, "grad", grad, &[index.len(), d])?;
+    let from_source = index.iter().enumerate().filter(|(_, (s, _))| *s as usize == source);
+    let targets: Vec<(usize, usize)> = from_source.map(|(i, (_, row))| (*row as usize, i)).collect();
+    if let Some((row, _)) = targets.iter().find(|(row, _)| *row >= rows) {
+        let message = format!("row {row} of source {source}: it has {rows} rows");
+        return Err(Error::Value { op: OP, message });
+    }
+    write(OP, cpu::scatter_add(&read(OP, grad)?, targets, d, rows), (rows, d), grad.dtype())
+}
+
+/// `x [t, d]` with each of `rows` overwritten by `with [d]`.
+///
+/// Errors: `with` not as wide as `x`, a row out of range.
+pub fn replace(x: &Tensor, rows: &[u32], with: &Tensor) -> Result<Tensor> {
+    let (t, d) = dims2(OP, "x", x)?;
+    expect_shape(OP, "with", with, &[d])?;
+    let replaced = mark(rows, t)?;
+    write(OP, cpu::replace(&read(OP, x)?, &replaced, &read(OP, with)?), (t, d), x.dtype())
+}
+
+/// The gradients for `x` (dtype of `grad`) and `with` (`[d]`, f32) of a [`replace`].
+pub fn replace_backward(grad: &Tensor, rows: &[u32]) -> Result<(Tensor, Tensor)> {
+    let (t, d) = dims2(OP, "grad", grad)?;
+    let replaced = mark(rows, t)?;
+    let (dx, dwith) = cpu::replace_backward(&read(OP, grad)?, &replaced, d);
+    Ok((write(OP, dx, (t, d), grad.dtype())?, write(OP, dwith, d, DType::F32)?))
+}
+
+/// Whether each of `t` rows is one of `rows`.
+fn mark(rows: &[u32], t: usize) -> Result<Vec<bool>> {
+    let mut marked = vec![false; t];
+    for &row in rows {
+        match marked.get_mut(row as usize) {
+            Some(mark) => *mark = true,
+            None => return Err(Error::Value { op: OP, message: format!("row {row} to replace: there are {t} rows") }),
+        }
+    }
+    Ok(marked)
+}

@@ -1,0 +1,92 @@
+//! LayerNorm against its definition.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+use common::*;
+use echat_kernels::layer_norm::{backward, forward, reference};
+
+const EPS: f64 = 1e-5;
+
+#[test]
+fn matches_the_reference_at_ragged_sizes() {
+    for shape in [vec![1, 1], vec![1, 7], vec![3, 16], vec![5, 3, 33], vec![300, 100], vec![0, 4]] {
+        let d = shape[shape.len() - 1];
+        let (x, w, b, g) = (random(1, &shape), random(2, &[d]), random(3, &[d]), random(4, &shape));
+        let (y, stats) = forward(&x, &w, &b, EPS).unwrap();
+        let (want_y, want_stats) = reference::forward(&to_f64(&x), &to_f64(&w), &to_f64(&b), EPS);
+        assert_close(&y, &want_y, 1e-6, "y");
+        assert_close(&stats, &want_stats, 1e-6, "stats");
+        let (dx, weights) = backward(&g, &x, &w, &stats, true).unwrap();
+        let (dw, db) = weights.unwrap();
+        let (want_dx, want_dw, want_db) = reference::backward(&to_f64(&g), &to_f64(&x), &to_f64(&w), EPS);
+        assert_close(&dx, &want_dx, 3e-6, "dx");
+        assert_close(&dw, &want_dw, 2e-6, "dw");
+        assert_close(&db, &want_db, 2e-6, "db");
+        let (again, none) = backward(&g, &x, &w, &stats, false).unwrap();
+        assert!(none.is_none());
+        assert_eq!(bits(&again), bits(&dx));
+    }
+}
+
+#[test]
+fn an_offset_costs_no_more_than_its_rounding() {
+    let x = (random(1, &[4, 256]) + 100.0).unwrap();
+    let (w, b) = (random(2, &[256]), random(3, &[256]));
+    let (y, _) = forward(&x, &w, &b, EPS).unwrap();
+    assert_close(&y, &reference::forward(&to_f64(&x), &to_f64(&w), &to_f64(&b), EPS).0, 1e-5, "y");
+}
+
+#[test]
+fn stores_bf16() {
+    let (x, g) = (bf16(&random(1, &[9, 40])), bf16(&random(4, &[9, 40])));
+    let (w, b) = (bf16(&random(2, &[40])), bf16(&random(3, &[40])));
+    let (y, stats) = forward(&x, &w, &b, EPS).unwrap();
+    let (dx, weights) = backward(&g, &x, &w, &stats, true).unwrap();
+    assert_eq!(y.dtype(), candle_core::DType::BF16);
+    assert_close(&y, &reference::forward(&to_f64(&x), &to_f64(&w), &to_f64(&b), EPS).0, 3e-3, "y");
+    let (want_dx, want_dw, want_db) = reference::backward(&to_f64(&g), &to_f64(&x), &to_f64(&w), EPS);
+    let (dw, db) = weights.unwrap();
+    assert_close(&dx, &want_dx, 3e-3, "dx");
+    assert_close(&dw, &want_dw, 1e-5, "dw");
+    assert_close(&db, &want_db, 1e-5, "db");
+}
+
+#[test]
+fn reference_gradients_are_finite_differences() {
+    let (x, g) = (to_f64(&random(1, &[3, 5])), to_f64(&random(4, &[3, 5])));
+    let (w, b) = (to_f64(&random(2, &[5])), to_f64(&random(3, &[5])));
+    let loss = |x: &[f64], w: &[f64], b: &[f64]| {
+        reference::forward(x, w, b, EPS).0.iter().zip(&g).map(|(y, g)| y * g).sum::<f64>()
+    };
+    let (dx, dw, db) = reference::backward(&g, &x, &w, EPS);
+    assert!(rel_l2(&dx, &finite_difference(|x| loss(x, &w, &b), &x)) <= 1e-7);
+    assert!(rel_l2(&dw, &finite_difference(|w| loss(&x, w, &b), &w)) <= 1e-7);
+    assert!(rel_l2(&db, &finite_difference(|b| loss(&x, &w, b), &b)) <= 1e-7);
+}
+
+#[test]
+fn does_not_depend_on_the_number_of_threads() {
+    let (x, g) = (random(1, &[700, 65]), random(4, &[700, 65]));
+    let (w, b) = (random(2, &[65]), random(3, &[65]));
+    let run = |threads| {
+        at_threads(threads, || {
+            let (y, stats) = forward(&x, &w, &b, EPS).unwrap();
+            let (dx, weights) = backward(&g, &x, &w, &stats, true).unwrap();
+            let (dw, db) = weights.unwrap();
+            [bits(&y), bits(&stats), bits(&dx), bits(&dw), bits(&db)]
+        })
+    };
+    let one = run(1);
+    assert_eq!(one, run(2));
+    assert_eq!(one, run(3));
+}
+
+#[test]
+fn wrong_shapes_are_errors() {
+    let (x, w) = (random(1, &[3, 5]), random(2, &[5]));
+    assert!(forward(&x, &random(1, &[4]), &w, EPS).is_err());
+    assert!(forward(&x, &w, &random(1, &[4]), EPS).is_err());
+    let (_, stats) = forward(&x, &w, &w, EPS).unwrap();
+    assert!(backward(&random(1, &[3, 4]), &x, &w, &stats, true).is_err());
+    assert!(backward(&x, &x, &w, &random(1, &[3]), true).is_err());
+}

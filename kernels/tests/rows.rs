@@ -1,0 +1,105 @@
+//! Moving rows against the definition.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+use common::*;
+use echat_kernels::rows::{gather, reference, replace, replace_backward, scatter};
+
+/// Rows of sources of 1, 40 and 7 rows, some taken often.
+fn index(count: usize) -> Vec<(u32, u32)> {
+    (0..count as u32).map(|i| [(0, 0), (1, i * 3 % 40), (2, i % 7)][(i % 3) as usize]).collect()
+}
+
+#[test]
+fn gather_and_scatter_match_the_reference() {
+    for (count, d) in [(1, 1), (10, 5), (400, 64), (0, 3)] {
+        let sources = [random(1, &[1, d]), random(2, &[40, d]), random(3, &[7, d])];
+        let (index, grad) = (index(count), random(4, &[count, d]));
+        let y = gather(&sources.iter().collect::<Vec<_>>(), &index).unwrap();
+        assert_eq!(y.dims(), [count, d]);
+        let values: Vec<Vec<f64>> = sources.iter().map(to_f64).collect();
+        let values: Vec<&[f64]> = values.iter().map(Vec::as_slice).collect();
+        assert_eq!(to_f64(&y), reference::gather(&values, &index, d));
+        for (source, tensor) in sources.iter().enumerate() {
+            let rows = tensor.dims()[0];
+            let got = scatter(&grad, &index, source, rows).unwrap();
+            assert_eq!(got.dims(), tensor.dims());
+            assert_close(&got, &reference::scatter(&to_f64(&grad), &index, source, rows, d), 2e-6, "scatter");
+        }
+    }
+}
+
+#[test]
+fn replace_matches_the_reference() {
+    for (t, d, rows) in
+        [(1, 1, vec![0]), (9, 5, vec![3, 8, 3]), (400, 64, (0..399).step_by(3).collect()), (0, 3, vec![])]
+    {
+        let (x, with, g) = (random(1, &[t, d]), random(2, &[d]), random(3, &[t, d]));
+        let y = replace(&x, &rows, &with).unwrap();
+        assert_eq!(to_f64(&y), reference::replace(&to_f64(&x), &rows, &to_f64(&with)));
+        let (dx, dwith) = replace_backward(&g, &rows).unwrap();
+        let (want_dx, want_dwith) = reference::replace_backward(&to_f64(&g), &rows, d);
+        assert_eq!(to_f64(&dx), want_dx);
+        assert_close(&dwith, &want_dwith, 2e-6, "dwith");
+    }
+}
+
+#[test]
+fn stores_bf16() {
+    let sources = [bf16(&random(1, &[1, 6])), bf16(&random(2, &[40, 6])), random(3, &[7, 6])];
+    let y = gather(&sources.iter().collect::<Vec<_>>(), &[(1, 39), (0, 0)]).unwrap();
+    assert_eq!(y.dtype(), candle_core::DType::BF16);
+    assert_eq!(bits(&y.get(0).unwrap()), bits(&sources[1].get(39).unwrap()));
+    let grad = bf16(&random(4, &[2, 6]));
+    let back = scatter(&grad, &[(1, 39), (0, 0)], 1, 40).unwrap();
+    assert_eq!(back.dtype(), candle_core::DType::BF16);
+    assert_eq!(bits(&back.get(39).unwrap()), bits(&grad.get(0).unwrap()));
+    let (x, with) = (bf16(&random(5, &[4, 6])), bf16(&random(6, &[6])));
+    let y = replace(&x, &[2], &with).unwrap();
+    assert_eq!(to_f64(&y), reference::replace(&to_f64(&x), &[2], &to_f64(&with)));
+    let (dx, dwith) = replace_backward(&x, &[2]).unwrap();
+    assert_eq!((dx.dtype(), dwith.dtype()), (candle_core::DType::BF16, candle_core::DType::F32));
+    assert_eq!(bits(&dwith), bits(&x.get(2).unwrap()));
+}
+
+#[test]
+fn reference_gradients_are_finite_differences() {
+    let (a, b, g) = (to_f64(&random(1, &[2, 3])), to_f64(&random(2, &[3, 3])), to_f64(&random(3, &[5, 3])));
+    let index = [(1, 2), (0, 1), (1, 2), (1, 0), (0, 0)];
+    let dot = |y: &[f64]| y.iter().zip(&g).map(|(y, g)| y * g).sum::<f64>();
+    let want = finite_difference(|b| dot(&reference::gather(&[&a, b], &index, 3)), &b);
+    assert!(rel_l2(&reference::scatter(&g, &index, 1, 3, 3), &want) <= 1e-8);
+    let (x, with, rows) = (to_f64(&random(4, &[5, 3])), to_f64(&random(5, &[3])), [1, 4, 1]);
+    let (dx, dwith) = reference::replace_backward(&g, &rows, 3);
+    assert!(rel_l2(&dx, &finite_difference(|x| dot(&reference::replace(x, &rows, &with)), &x)) <= 1e-8);
+    assert!(rel_l2(&dwith, &finite_difference(|with| dot(&reference::replace(&x, &rows, with)), &with)) <= 1e-8);
+}
+
+#[test]
+fn does_not_depend_on_the_number_of_threads() {
+    let (grad, index) = (random(1, &[900, 64]), index(900));
+    let rows: Vec<u32> = (0..900).step_by(2).collect();
+    let run = |threads| {
+        at_threads(threads, || {
+            let (dx, dwith) = replace_backward(&grad, &rows).unwrap();
+            [bits(&scatter(&grad, &index, 1, 400).unwrap()), bits(&dx), bits(&dwith)]
+        })
+    };
+    let one = run(1);
+    assert_eq!(one, run(2));
+    assert_eq!(one, run(3));
+}
+
+#[test]
+fn wrong_shapes_and_indices_are_errors() {
+    let (a, b) = (random(1, &[2, 3]), random(2, &[2, 4]));
+    assert!(gather(&[], &[]).is_err());
+    assert!(gather(&[&a, &b], &[]).is_err());
+    assert!(gather(&[&a], &[(1, 0)]).is_err());
+    assert!(gather(&[&a], &[(0, 2)]).is_err());
+    assert!(scatter(&a, &[(0, 0)], 0, 2).is_err());
+    assert!(scatter(&a, &[(0, 0), (0, 2)], 0, 2).is_err());
+    assert!(replace(&a, &[2], &random(1, &[3])).is_err());
+    assert!(replace(&a, &[0], &random(1, &[4])).is_err());
+    assert!(replace_backward(&a, &[2]).is_err());
+}
