@@ -1,0 +1,150 @@
+//! Collective operations over the ranks of a job.
+//!
+//! [`Collective`] is what training needs from a message-passing library. [`connect`] gives the one that fits the world:
+//! `solo` for one process (no MPI needed or touched), `mpi` for several (cargo feature `mpi`). Every rank calls the same
+//! operations in the same order; sums come out bitwise equal on all ranks, and equal from run to run.
+//!
+//! [`run`] is the frame around a job: what fails on one rank ends all of them, with one line that says which and why.
+
+mod error;
+#[cfg(feature = "mpi")]
+mod mpi;
+mod solo;
+
+use std::fmt::Display;
+use std::time::Duration;
+
+pub use echat_launch::World;
+use serde::{Deserialize, Serialize};
+
+pub use error::{Error, Result};
+pub use solo::Solo;
+
+/// `[dist]`: how ranks work together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DistConfig {
+    /// Give up when other ranks have not joined a collective operation for this long, naming them. 0 waits for ever.
+    /// Longer than the longest thing one rank does alone (saving a checkpoint).
+    pub timeout_seconds: u64,
+}
+
+impl DistConfig {
+    fn timeout(&self) -> Option<Duration> {
+        (self.timeout_seconds > 0).then(|| Duration::from_secs(self.timeout_seconds))
+    }
+}
+
+/// What ranks do together. Every rank calls the same operations with the same lengths in the same order.
+pub trait Collective: Send {
+    /// Which rank of how many this is, and where.
+    fn world(&self) -> &World;
+
+    /// Starts to sum `buffer` (f32 `[n]`) over all ranks and returns at once; several may be under way.
+    fn start_all_reduce(&mut self, buffer: Vec<f32>) -> Result<Pending>;
+
+    /// Waits for a sum and returns it, in a buffer of the same length.
+    fn wait(&mut self, pending: Pending) -> Result<Vec<f32>>;
+
+    /// Moves sums under way along without waiting. Cheap: call it often during backward.
+    fn progress(&mut self) -> Result<()>;
+
+    /// Replaces `values` by their sums over all ranks, element by element.
+    fn all_reduce_f64(&mut self, values: &mut [f64]) -> Result<()>;
+
+    /// Replaces `bytes` by those of `root`, whatever their length.
+    fn broadcast_bytes(&mut self, root: usize, bytes: &mut Vec<u8>) -> Result<()>;
+
+    /// Replaces `values` by those of `root`, of the same length.
+    fn broadcast_f32(&mut self, root: usize, values: &mut [f32]) -> Result<()>;
+
+    /// The `bytes` of every rank, in the order of ranks.
+    fn all_gather_bytes(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>>;
+
+    /// Returns once every rank has called it.
+    fn barrier(&mut self) -> Result<()>;
+
+    /// Leaves the job: nothing may be called after it. [`run`] does this.
+    fn finish(&mut self) -> Result<()>;
+
+    /// Ends all ranks, this one with exit code `code`.
+    fn abort(&mut self, code: i32) -> !;
+}
+
+/// A sum under way. Losing it loses the buffer, nothing else.
+#[must_use = "wait for the sum"]
+#[derive(Debug)]
+pub struct Pending(State);
+
+#[derive(Debug)]
+enum State {
+    /// One process: the sum is the buffer.
+    Done(Vec<f32>),
+    /// The number by which the implementation knows it.
+    #[cfg(feature = "mpi")]
+    Started(u64),
+}
+
+/// The collective for `world`: [`Solo`] for one process, MPI for several.
+pub fn connect(world: World, config: &DistConfig) -> Result<Box<dyn Collective>> {
+    if world.size == 1 {
+        return Ok(Box::new(Solo::new(world)));
+    }
+    #[cfg(feature = "mpi")]
+    return Ok(Box::new(mpi::Mpi::connect(world, config.timeout())?));
+    #[cfg(not(feature = "mpi"))]
+    {
+        let _ = config.timeout();
+        Err(Error::WithoutMpi { size: world.size })
+    }
+}
+
+/// Connects `world`, runs `body`, leaves. With several ranks an error prints `rank R on HOST: …` and ends all of them
+/// (exit code 1); with one it is returned.
+pub fn run<T, E>(
+    world: World,
+    config: &DistConfig,
+    body: impl FnOnce(&mut dyn Collective) -> std::result::Result<T, E>,
+) -> std::result::Result<T, E>
+where
+    E: Display + From<Error>,
+{
+    let mut collective = connect(world, config)?;
+    let result = body(&mut *collective).and_then(|value| {
+        collective.finish()?;
+        Ok(value)
+    });
+    match result {
+        Err(error) if collective.world().size > 1 => {
+            let world = collective.world();
+            eprintln!("rank {} on {}: {error:#}", world.rank, world.host);
+            collective.abort(1)
+        }
+        result => result,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[cfg(not(feature = "mpi"))]
+    #[test]
+    fn several_ranks_without_the_feature_say_what_to_do() {
+        let world = World { size: 3, ..World::single("node7") };
+        let error = connect(world, &DistConfig::default()).err().unwrap().to_string();
+        assert_eq!(
+            error,
+            "started as one of 3 ranks, but this echat was built without MPI: rebuild with `cargo build --features mpi`"
+        );
+    }
+
+    #[test]
+    fn one_process_returns_the_error_of_its_body() {
+        let result: Result<()> = run(World::single("a"), &DistConfig::default(), |_| Err(Error::Finished));
+        assert!(matches!(result, Err(Error::Finished)));
+        let value: Result<usize> = run(World::single("a"), &DistConfig::default(), |c| Ok(c.world().size));
+        assert_eq!(value.unwrap(), 1);
+    }
+}
