@@ -5,3 +5,5 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod model;
+pub mod dist;
+pub mod optim;

@@ -4,7 +4,9 @@
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Several ranks, but no way to talk.
-    #[error("started as one of {size} ranks, but this echat was built without MPI: rebuild with `cargo build --features mpi`")]
+    #[error(
+        "started as one of {size} ranks, but this echat was built without MPI: rebuild with `cargo build --features mpi`"
+    )]
     WithoutMpi {
         /// The number of ranks.
         size: usize,

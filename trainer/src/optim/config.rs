@@ -68,9 +68,8 @@ impl OptimizerConfig {
         check("optimizer.lr", self.lr, "a positive number", |v| v > 0.0)?;
         for (name, &lr) in &self.groups {
             if !known.contains(&name.as_str()) {
-                let nearest = known.iter().max_by(|a, b| {
-                    strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b))
-                });
+                let nearest =
+                    known.iter().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
                 let nearest = nearest.filter(|n| strsim::jaro_winkler(name, n) > 0.7).map(|n| (*n).to_owned());
                 return Err(Error::Group { name: name.clone(), nearest, known: known.join(", ") });
             }

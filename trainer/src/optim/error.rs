@@ -14,7 +14,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// A learning rate for a group no model has.
-    #[error("optimizer.groups.{name}: no such group{}; groups are {known}", nearest(.nearest))]
+    #[error("optimizer.groups.{name}: no such group{}; groups are {known}", hint(.nearest))]
     Group {
         /// The name given.
         name: String,
@@ -34,7 +34,7 @@ pub enum Error {
     Candle(#[from] candle_core::Error),
 }
 
-fn nearest(name: &Option<String>) -> String {
+fn hint(name: &Option<String>) -> String {
     name.as_ref().map_or(String::new(), |n| format!(" (did you mean {n:?}?)"))
 }
 

@@ -52,9 +52,7 @@ impl Schedule {
             ScheduleKind::Constant => 1.0,
             ScheduleKind::Linear => between(1.0 - progress),
             ScheduleKind::Cosine => between(0.5 * (1.0 + (PI * progress).cos())),
-            ScheduleKind::InverseSqrt => {
-                (self.warmup_steps.max(1) as f64 / (step + 1) as f64).sqrt().max(self.floor)
-            }
+            ScheduleKind::InverseSqrt => (self.warmup_steps.max(1) as f64 / (step + 1) as f64).sqrt().max(self.floor),
         }
     }
 }
@@ -94,7 +92,10 @@ mod tests {
 
     #[test]
     fn cosine_ends_at_the_floor() {
-        close(&factors(ScheduleKind::Cosine, 0.0, &[4, 6, 8, 12, 500]), &[1.0, 0.5 + 0.5f64.sqrt() / 2.0, 0.5, 0.0, 0.0]);
+        close(
+            &factors(ScheduleKind::Cosine, 0.0, &[4, 6, 8, 12, 500]),
+            &[1.0, 0.5 + 0.5f64.sqrt() / 2.0, 0.5, 0.0, 0.0],
+        );
         close(&factors(ScheduleKind::Cosine, 0.2, &[8, 12]), &[0.6, 0.2]);
     }
 
