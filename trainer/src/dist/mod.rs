@@ -15,18 +15,18 @@ use std::fmt::Display;
 use std::time::Duration;
 
 pub use echat_launch::World;
-use serde::{Deserialize, Serialize};
 
+use crate::config::section;
 pub use error::{Error, Result};
 pub use solo::Solo;
 
-/// `[dist]`: how ranks work together.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct DistConfig {
-    /// Give up when other ranks have not joined a collective operation for this long, naming them. 0 waits for ever.
-    /// Longer than the longest thing one rank does alone (saving a checkpoint).
-    pub timeout_seconds: u64,
+section! {
+    /// How ranks work together.
+    pub struct DistConfig {
+        /// Give up when other ranks have not joined a collective operation for this many seconds, naming them; 0 waits for
+        /// ever. Make it longer than the longest thing one rank does alone, such as saving a checkpoint.
+        pub timeout_seconds: u64 = 0,
+    }
 }
 
 impl DistConfig {

@@ -2,58 +2,42 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
 use super::{Error, Result};
+use crate::config::{choice, section};
 
-/// The rule that turns gradients into updates.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerKind {
-    /// Adam with decoupled weight decay (`torch.optim.AdamW`).
-    #[default]
-    Adamw,
-    /// Stochastic gradient descent with momentum (`torch.optim.SGD`; weight decay is added to the gradient).
-    Sgd,
+choice! {
+    /// The rule that turns gradients into updates.
+    pub enum OptimizerKind {
+        /// Adam with decoupled weight decay (`torch.optim.AdamW`).
+        Adamw = "adamw",
+        /// Stochastic gradient descent with momentum (`torch.optim.SGD`: weight decay is added to the gradient).
+        Sgd = "sgd",
+    }
 }
 
-/// `[optimizer]`: how parameters are updated.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct OptimizerConfig {
-    /// `adamw` or `sgd`.
-    pub kind: OptimizerKind,
-    /// Peak learning rate; the schedule multiplies it.
-    pub lr: f64,
-    /// Peak learning rates of single groups, where they differ from `lr`.
-    pub groups: BTreeMap<String, f64>,
-    /// AdamW: decay rates of the first and second moments.
-    pub betas: [f64; 2],
-    /// AdamW: added to the root of the second moment.
-    pub eps: f64,
-    /// Weight decay.
-    pub weight_decay: f64,
-    /// Also decay norms and biases (parameters of one dimension or none).
-    pub decay_1d: bool,
-    /// SGD: momentum; 0 keeps no state.
-    pub momentum: f64,
-    /// Largest global gradient norm; gradients above it are scaled down. 0 does not clip.
-    pub clip_norm: f64,
-}
-
-impl Default for OptimizerConfig {
-    fn default() -> Self {
-        Self {
-            kind: OptimizerKind::Adamw,
-            lr: 1e-4,
-            groups: BTreeMap::new(),
-            betas: [0.9, 0.98],
-            eps: 1e-8,
-            weight_decay: 0.01,
-            decay_1d: false,
-            momentum: 0.0,
-            clip_norm: 1.0,
-        }
+section! {
+    /// How parameters are updated.
+    pub struct OptimizerConfig {
+        /// The rule.
+        pub kind: OptimizerKind = OptimizerKind::Adamw,
+        /// Peak learning rate; the schedule multiplies it.
+        pub lr: f64 = 1e-4,
+        /// Peak learning rates of single groups, where they differ from `lr`.
+        pub groups: BTreeMap<String, f64> = BTreeMap::new(),
+        /// AdamW: decay rate of the first moment.
+        pub beta1: f64 = 0.9,
+        /// AdamW: decay rate of the second moment.
+        pub beta2: f64 = 0.98,
+        /// AdamW: added to the root of the second moment.
+        pub eps: f64 = 1e-8,
+        /// Weight decay.
+        pub weight_decay: f64 = 0.01,
+        /// Decay norms and biases (parameters of one dimension or none) too.
+        pub decay_1d: bool = false,
+        /// SGD: momentum; 0 keeps no state.
+        pub momentum: f64 = 0.0,
+        /// Largest global gradient norm; gradients above it are scaled down. 0 does not clip.
+        pub clip_norm: f64 = 1.0,
     }
 }
 
@@ -67,17 +51,14 @@ impl OptimizerConfig {
     pub fn validate(&self, known: &[&str]) -> Result<()> {
         check("optimizer.lr", self.lr, "a positive number", |v| v > 0.0)?;
         for (name, &lr) in &self.groups {
+            let key = format!("optimizer.groups.{name}");
             if !known.contains(&name.as_str()) {
-                let nearest =
-                    known.iter().max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
-                let nearest = nearest.filter(|n| strsim::jaro_winkler(name, n) > 0.7).map(|n| (*n).to_owned());
-                return Err(Error::Group { name: name.clone(), nearest, known: known.join(", ") });
+                return Err(Error::Setting { key, problem: no_such_group(name, known) });
             }
-            check(&format!("optimizer.groups.{name}"), lr, "a number of at least 0", |v| v >= 0.0)?;
+            check(&key, lr, "a number of at least 0", |v| v >= 0.0)?;
         }
-        for (i, &beta) in self.betas.iter().enumerate() {
-            check(&format!("optimizer.betas[{i}]"), beta, "a number in [0, 1)", |v| (0.0..1.0).contains(&v))?;
-        }
+        check("optimizer.beta1", self.beta1, "a number in [0, 1)", |v| (0.0..1.0).contains(&v))?;
+        check("optimizer.beta2", self.beta2, "a number in [0, 1)", |v| (0.0..1.0).contains(&v))?;
         check("optimizer.eps", self.eps, "a positive number", |v| v > 0.0)?;
         check("optimizer.weight_decay", self.weight_decay, "a number of at least 0", |v| v >= 0.0)?;
         check("optimizer.momentum", self.momentum, "a number in [0, 1)", |v| (0.0..1.0).contains(&v))?;
@@ -90,7 +71,15 @@ pub(super) fn check(key: &str, value: f64, expected: &'static str, fits: impl Fn
     if value.is_finite() && fits(value) {
         return Ok(());
     }
-    Err(Error::Setting { key: key.to_owned(), value, expected })
+    Err(Error::Setting { key: key.to_owned(), problem: format!("expected {expected}, found {value}") })
+}
+
+fn no_such_group(name: &str, known: &[&str]) -> String {
+    let alike = |group: &str| strsim::jaro_winkler(name, group);
+    match known.iter().max_by(|a, b| alike(a).total_cmp(&alike(b))) {
+        Some(nearest) if alike(nearest) >= 0.75 => format!("no such group; did you mean `{nearest}`?"),
+        _ => format!("no such group; there are {}", known.join(", ")),
+    }
 }
 
 #[cfg(test)]
@@ -115,12 +104,9 @@ mod tests {
     #[test]
     fn an_unknown_group_is_an_error_naming_the_nearest() {
         let error = parse("[groups]\nencodr = 1e-5\n").validate(&GROUPS).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "optimizer.groups.encodr: no such group (did you mean \"encoder\"?); groups are encoder, connector, emotion"
-        );
+        assert_eq!(error, "`optimizer.groups.encodr`: no such group; did you mean `encoder`?");
         let error = parse("[groups]\nxyz = 1e-5\n").validate(&GROUPS).unwrap_err().to_string();
-        assert!(!error.contains("did you mean"), "{error}");
+        assert_eq!(error, "`optimizer.groups.xyz`: no such group; there are encoder, connector, emotion");
     }
 
     #[test]
@@ -128,7 +114,8 @@ mod tests {
         let cases = [
             ("lr = 0.0", "optimizer.lr"),
             ("lr = nan", "optimizer.lr"),
-            ("betas = [0.9, 1.0]", "optimizer.betas[1]"),
+            ("beta1 = -0.1", "optimizer.beta1"),
+            ("beta2 = 1.0", "optimizer.beta2"),
             ("eps = 0.0", "optimizer.eps"),
             ("weight_decay = -1.0", "optimizer.weight_decay"),
             ("momentum = 1.0", "optimizer.momentum"),
@@ -137,7 +124,7 @@ mod tests {
         ];
         for (text, key) in cases {
             let error = parse(text).validate(&GROUPS).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("{key} = ")), "{text}: {error}");
+            assert!(error.starts_with(&format!("`{key}`: expected ")), "{text}: {error}");
         }
     }
 

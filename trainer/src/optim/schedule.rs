@@ -2,36 +2,34 @@
 
 use std::f64::consts::PI;
 
-use serde::{Deserialize, Serialize};
-
 use super::Result;
 use super::config::check;
+use crate::config::{choice, section};
 
-/// The shape after warm-up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ScheduleKind {
-    /// Stays at the peak.
-    Constant,
-    /// A straight line down to the floor at the last step.
-    Linear,
-    /// Half a cosine down to the floor at the last step.
-    #[default]
-    Cosine,
-    /// Falls with the root of the step, `√(warmup_steps / step)`, whatever the last step.
-    InverseSqrt,
+choice! {
+    /// The shape after warm-up.
+    pub enum ScheduleKind {
+        /// Stays at the peak.
+        Constant = "constant",
+        /// A straight line down to the floor at the last step.
+        Linear = "linear",
+        /// Half a cosine down to the floor at the last step.
+        Cosine = "cosine",
+        /// Falls with the root of the step, √(warmup_steps / step), whatever the last step.
+        InverseSqrt = "inverse_sqrt",
+    }
 }
 
-/// `[schedule]`: the learning rate's course, as a factor on every group's peak.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Schedule {
-    /// `constant`, `linear`, `cosine` or `inverse_sqrt`.
-    pub kind: ScheduleKind,
-    /// Steps of linear warm-up; the peak is reached in the last of them.
-    pub warmup_steps: u64,
-    /// The factor does not fall below this share of the peak after warm-up.
-    pub floor: f64,
+section! {
+    /// The learning rate's course, as a factor on every group's peak.
+    pub struct Schedule {
+        /// The shape after warm-up.
+        pub kind: ScheduleKind = ScheduleKind::Cosine,
+        /// Steps of linear warm-up; the peak is reached in the last of them.
+        pub warmup_steps: u64 = 0,
+        /// The factor does not fall below this share of the peak after warm-up.
+        pub floor: f64 = 0.0,
+    }
 }
 
 impl Schedule {
@@ -120,6 +118,6 @@ mod tests {
         assert_eq!(schedule.kind, ScheduleKind::InverseSqrt);
         schedule.validate().unwrap();
         let bad: Schedule = toml::from_str("floor = 1.5").unwrap();
-        assert_eq!(bad.validate().unwrap_err().to_string(), "schedule.floor = 1.5: expected a number in [0, 1]");
+        assert_eq!(bad.validate().unwrap_err().to_string(), "`schedule.floor`: expected a number in [0, 1], found 1.5");
     }
 }
