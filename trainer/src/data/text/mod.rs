@@ -1,5 +1,12 @@
-//! Text: the prompt, and how a sequence is laid out.
+//! Text: tokens, streamed decoding, the prompt and how a sequence is laid out.
 
+mod error;
 mod prompt;
+mod sentencepiece;
+mod stream;
+mod tokenizer;
 
-pub use prompt::PromptConfig;
+pub use error::{Result, TextError};
+pub use prompt::{Layout, Part, PromptConfig, RESPOND, TRANSCRIBE};
+pub use stream::DecodeStream;
+pub use tokenizer::Tokenizer;

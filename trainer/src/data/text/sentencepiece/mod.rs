@@ -1,0 +1,209 @@
+//! SentencePiece BPE models (`tokenizer.model`), equal to Python's `sentencepiece`.
+//!
+//! The `tokenizers` crate's BPE cannot stand for them exactly: it ranks pairs of tokens, each with its own rank, where SentencePiece
+//! ranks the joined piece (equal scores go to the leftmost pair), joins parts that are no pieces themselves, takes unused
+//! pieces apart again, never joins user-defined symbols, and normalises by longest prefix. So the four steps of
+//! `SentencePieceProcessor` are written out here: [`normalizer`], [`bpe`], byte fallback, decoding.
+
+mod bpe;
+mod normalizer;
+mod proto;
+
+use std::collections::HashMap;
+
+use bpe::{Bpe, Entry};
+use normalizer::{Normalizer, SPACE};
+use proto::{Kind, ModelProto, ModelType};
+
+type Ids = HashMap<String, u32>;
+
+/// A loaded model.
+#[derive(Debug)]
+pub(super) struct SentencePiece {
+    pieces: Vec<proto::Piece>,
+    normalizer: Normalizer,
+    bpe: Bpe,
+    /// Control, unknown and byte pieces: no joining leads to them.
+    reserved: Ids,
+    unk: u32,
+    /// Ids of `<0x00>` … `<0xFF>`, if the model falls back to bytes.
+    bytes: Option<Vec<u32>>,
+    unk_surface: String,
+    special: SpecialIds,
+}
+
+/// Ids of the trainer specification; `None` where switched off.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct SpecialIds {
+    pub(super) bos: Option<u32>,
+    pub(super) eos: Option<u32>,
+    pub(super) pad: Option<u32>,
+    pub(super) unk: Option<u32>,
+}
+
+impl SentencePiece {
+    /// Reads a serialised `ModelProto`; the error says what is wrong with it.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let ModelProto { pieces, trainer, normalizer, denormalizes } =
+            proto::parse(bytes).map_err(|error| format!("not a SentencePiece model: {error}"))?;
+        if trainer.model_type != ModelType::Bpe {
+            return Err(format!("a SentencePiece {} model; only BPE is supported", trainer.model_type.name()));
+        }
+        if denormalizes || trainer.whitespace_suffix {
+            return Err("uses a denormalizer or treat_whitespace_as_suffix, which are not supported".into());
+        }
+        let unk = only_unknown(&pieces)?;
+        let bytes = if trainer.byte_fallback { Some(byte_ids(&pieces)?) } else { None };
+        let (entries, reserved) = vocabulary(&pieces)?;
+        let user_defined = pieces.iter().filter(|piece| piece.kind == Kind::UserDefined);
+        let user_defined = bpe::Prefixes::new(user_defined.map(|piece| piece.text.clone()).collect());
+        let id = |id: i32| u32::try_from(id).ok().filter(|&id| (id as usize) < pieces.len());
+        let special =
+            SpecialIds { bos: id(trainer.bos_id), eos: id(trainer.eos_id), pad: id(trainer.pad_id), unk: Some(unk) };
+        Ok(Self {
+            normalizer: Normalizer::new(normalizer, user_defined.clone())?,
+            bpe: Bpe { entries, user_defined },
+            reserved,
+            pieces,
+            unk,
+            bytes,
+            unk_surface: trainer.unk_surface,
+            special,
+        })
+    }
+
+    pub(super) fn special(&self) -> SpecialIds {
+        self.special
+    }
+
+    pub(super) fn vocab_size(&self) -> usize {
+        self.pieces.len()
+    }
+
+    pub(super) fn piece(&self, id: u32) -> Option<&str> {
+        self.pieces.get(id as usize).map(|piece| piece.text.as_str())
+    }
+
+    /// Pieces that stand for themselves in a template: control, unknown and user-defined ones, and `<…>` in general.
+    pub(super) fn special_pieces(&self) -> impl Iterator<Item = (&str, u32)> {
+        (0..).zip(&self.pieces).filter_map(|(id, piece)| {
+            let bracketed = piece.text.len() > 2 && piece.text.starts_with('<') && piece.text.ends_with('>');
+            let special = match piece.kind {
+                Kind::Control | Kind::Unknown | Kind::UserDefined => true,
+                Kind::Normal => bracketed,
+                Kind::Byte | Kind::Unused => false,
+            };
+            special.then_some((piece.text.as_str(), id))
+        })
+    }
+
+    /// Token ids of `text`, without BOS and EOS.
+    pub(super) fn encode(&self, text: &str) -> Vec<u32> {
+        let normalized = self.normalizer.normalize(text);
+        let mut ids = Vec::new();
+        let mut after_unknown = false;
+        for piece in self.bpe.split(&normalized) {
+            let id = self.id(piece);
+            match (&self.bytes, id == self.unk) {
+                (Some(bytes), true) => ids.extend(piece.bytes().map(|byte| bytes[byte as usize])),
+                // A run of unknown pieces is one unknown token.
+                (None, true) if after_unknown => {}
+                _ => ids.push(id),
+            }
+            after_unknown = id == self.unk;
+        }
+        ids
+    }
+
+    /// The text of `ids`; control pieces are invisible, and so are ids outside the vocabulary.
+    pub(super) fn decode(&self, ids: &[u32]) -> String {
+        let mut text = String::new();
+        let mut bytes = Vec::new();
+        let mut at_start = true;
+        let mut space_dropped = false;
+        for piece in ids.iter().filter_map(|&id| self.pieces.get(id as usize)) {
+            if piece.kind == Kind::Byte {
+                bytes.extend(proto::byte_value(&piece.text));
+                continue;
+            }
+            push_bytes(&mut text, &mut bytes);
+            at_start &= !space_dropped && text.is_empty();
+            match piece.kind {
+                Kind::Control => space_dropped = false,
+                Kind::Unknown => {
+                    text.push_str(&self.unk_surface);
+                    space_dropped = false;
+                }
+                _ => {
+                    let bare =
+                        piece.text.strip_prefix(SPACE).filter(|_| at_start && self.normalizer.drops_first_space());
+                    // With remove_extra_whitespaces every leading space goes, otherwise only the dummy prefix.
+                    space_dropped = bare.is_some() && !self.normalizer.removes_extra_whitespaces();
+                    text.push_str(&bare.unwrap_or(&piece.text).replace(SPACE, " "));
+                }
+            }
+        }
+        push_bytes(&mut text, &mut bytes);
+        text
+    }
+
+    fn id(&self, piece: &str) -> u32 {
+        let reserved = self.reserved.get(piece).copied();
+        reserved.or_else(|| self.bpe.entries.get(piece).map(|entry| entry.id)).unwrap_or(self.unk)
+    }
+}
+
+/// Moves `bytes` to `text`, one U+FFFD for each byte that is not UTF-8.
+fn push_bytes(text: &mut String, bytes: &mut Vec<u8>) {
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        let chunk = rest.utf8_chunks().next();
+        let valid = chunk.as_ref().map_or("", |chunk| chunk.valid());
+        text.push_str(valid);
+        rest = &rest[valid.len()..];
+        if !rest.is_empty() {
+            text.push(char::REPLACEMENT_CHARACTER);
+            rest = &rest[1..];
+        }
+    }
+    bytes.clear();
+}
+
+/// The pieces joining may reach, and those it may not.
+fn vocabulary(pieces: &[proto::Piece]) -> Result<(HashMap<String, Entry>, Ids), String> {
+    let mut entries = HashMap::new();
+    let mut reserved = Ids::new();
+    for (id, piece) in (0..).zip(pieces) {
+        let proto::Piece { text, score, kind } = piece;
+        if text.is_empty() || !score.is_finite() {
+            return Err(format!("piece {id} has no text or a score that is not finite"));
+        }
+        let entry = Entry { id, score: *score, unused: *kind == Kind::Unused };
+        let twice = match kind {
+            Kind::Normal | Kind::UserDefined | Kind::Unused => entries.insert(text.clone(), entry).is_some(),
+            Kind::Control | Kind::Unknown | Kind::Byte => reserved.insert(text.clone(), id).is_some(),
+        };
+        if twice {
+            return Err(format!("piece {id} ({text:?}) is in the vocabulary twice"));
+        }
+    }
+    Ok((entries, reserved))
+}
+
+fn only_unknown(pieces: &[proto::Piece]) -> Result<u32, String> {
+    let mut unknown = (0..).zip(pieces).filter(|(_, piece)| piece.kind == Kind::Unknown).map(|(id, _)| id);
+    match (unknown.next(), unknown.next()) {
+        (Some(id), None) => Ok(id),
+        (None, _) => Err("has no piece of type UNKNOWN".into()),
+        (Some(_), Some(_)) => Err("has two pieces of type UNKNOWN".into()),
+    }
+}
+
+fn byte_ids(pieces: &[proto::Piece]) -> Result<Vec<u32>, String> {
+    let mut ids = vec![None; 256];
+    for (id, piece) in (0..).zip(pieces).filter(|(_, piece)| piece.kind == Kind::Byte) {
+        let byte = proto::byte_value(&piece.text).ok_or_else(|| format!("byte piece {id} is {:?}", piece.text))?;
+        ids[byte as usize] = Some(id);
+    }
+    ids.into_iter().collect::<Option<_>>().ok_or_else(|| "falls back to bytes but has not all 256 of them".into())
+}
