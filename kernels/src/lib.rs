@@ -7,13 +7,16 @@
 //! Shapes are written as suffixes: `t` packed rows (frames or tokens), `d` width, `n` sequences, `h` heads, `v` vocabulary.
 
 pub mod activation;
+pub mod adamw;
 pub mod attention;
 pub mod channel_norm;
 pub mod conv1d;
 pub mod cross_entropy;
+pub mod dropout;
 pub mod embedding;
 pub mod error;
 pub mod gemm;
+pub mod grad_norm;
 pub mod layer_norm;
 pub mod layer_sum;
 pub mod linear;
@@ -26,10 +29,12 @@ pub mod rope;
 pub mod row_normalize;
 pub mod rows;
 pub mod seqlens;
+pub mod sgd;
 pub mod simd;
 pub mod stack;
 pub mod swiglu;
 pub mod tensor;
+pub mod wave_norm;
 
 pub use error::{Error, Result};
 pub use seqlens::SeqLens;

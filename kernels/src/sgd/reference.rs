@@ -1,0 +1,11 @@
+//! SGD, defined (the algorithm box of `torch.optim.SGD`).
+
+use super::Hyper;
+
+/// Steps `p` and `buffer` by `grad`.
+pub fn step(p: &mut [f64], buffer: &mut [f64], grad: &[f64], h: Hyper) {
+    for i in 0..p.len() {
+        buffer[i] = h.momentum * buffer[i] + grad[i] * f64::from(h.grad_scale) + h.weight_decay * p[i];
+        p[i] -= h.lr * buffer[i];
+    }
+}
