@@ -1,0 +1,127 @@
+//! Any recording → mono 16 kHz i16: decoding by symphonia, resampling by rubato.
+//!
+//! The container is recognised by its content; a file's name only breaks ties. Channels are averaged. A 16 kHz mono
+//! 16-bit file comes out bit for bit.
+
+mod decode;
+mod resample;
+
+use std::path::{Path, PathBuf};
+
+/// The sample rate everything downstream works at, in Hz.
+pub const SAMPLE_RATE: u32 = 16_000;
+
+/// Which part of a file to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Clip {
+    /// Where it begins, in seconds from the start of the file.
+    pub offset: f64,
+    /// How long it is, in seconds; to the end of the file if `None`.
+    pub duration: Option<f64>,
+    /// More than so many seconds is an error, found without decoding the rest.
+    pub max_seconds: Option<f64>,
+}
+
+/// Why a recording cannot be used. Every message names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum AudioError {
+    /// The operating system does not give us the file.
+    #[error("{path}: cannot be read: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file of zero bytes.
+    #[error("{path}: the file is empty (0 bytes)")]
+    EmptyFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not audio, or a codec that is not built in.
+    #[error("{path}: not decodable as wav, flac, ogg-vorbis, mp3 or m4a (aac, alac): {reason}")]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// A container without samples.
+    #[error("{path}: holds no audio samples")]
+    NoSamples {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file ends too early.
+    #[error("{path}: truncated: it ends after {found:.3} s, but {reason}")]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Seconds there are.
+        found: f64,
+        /// How that is known.
+        reason: String,
+    },
+    /// Bytes that do not decode.
+    #[error("{path}: damaged at {seconds:.3} s: {reason}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where, from the start of the file.
+        seconds: f64,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// The clip asked for lies (partly) after the end.
+    #[error("{path}: the clip {offset:.3} s + {duration:.3} s lies outside the file, which ends at {end:.3} s")]
+    OutsideFile {
+        /// The file.
+        path: PathBuf,
+        /// Where the clip begins.
+        offset: f64,
+        /// How long it is.
+        duration: f64,
+        /// Where the file ends.
+        end: f64,
+    },
+    /// Longer than allowed.
+    #[error("{path}: longer than the allowed {max_seconds} s")]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// What is allowed.
+        max_seconds: f64,
+    },
+    /// A float recording with NaN or infinity in it.
+    #[error("{path}: holds samples that are not finite numbers")]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Reads `clip` of the recording at `path` as 16 kHz mono.
+///
+/// The result has `ceil(frames * 16000 / rate)` samples, aligned with the input: the resampler's delay is removed.
+pub fn load(path: &Path, clip: &Clip) -> Result<Vec<i16>, AudioError> {
+    let pcm = decode::decode(path, clip)?;
+    if pcm.samples.iter().any(|x| !x.is_finite()) {
+        return Err(AudioError::NotFinite { path: path.into() });
+    }
+    let samples = resample::to_16k(pcm.samples, pcm.rate)
+        .map_err(|reason| AudioError::Unsupported { path: path.into(), reason })?;
+    Ok(samples.into_iter().map(to_i16).collect())
+}
+
+/// The number of 16 kHz samples of `clip` of the recording at `path`, from the header where it tells, else by decoding.
+/// It serves for planning: damage in the body of the file is only found by [`load`], and an mp3 file without an
+/// information tag is estimated from its size.
+pub fn probe(path: &Path, clip: &Clip) -> Result<u64, AudioError> {
+    let (frames, rate) = decode::measure(path, clip)?;
+    Ok(resample::expected_len(frames, rate))
+}
+
+fn to_i16(x: f32) -> i16 {
+    (x * 32_768.0).round().clamp(-32_768.0, 32_767.0) as i16
+}
