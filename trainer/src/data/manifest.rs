@@ -185,7 +185,9 @@ fn parse(path: &Path, folder: &Path, line: usize, bytes: &[u8]) -> Result<Entry,
         seconds("duration", duration, duration > 0.0, "more than 0")?;
     }
     if raw.audio_filepath.is_some() && raw.context.is_some() {
-        return Err(malformed("`context` stands in place of speech: a line has it or `audio_filepath`, not both".into()));
+        return Err(malformed(
+            "`context` stands in place of speech: a line has it or `audio_filepath`, not both".into(),
+        ));
     }
     let stem = raw.audio_filepath.as_deref().unwrap_or(path).file_stem().map(|s| s.to_string_lossy());
     let id = raw.id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("{}-{line}", stem.unwrap_or_default()));
