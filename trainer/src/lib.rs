@@ -4,6 +4,6 @@ pub mod autograd;
 pub mod cli;
 pub mod config;
 pub mod data;
-pub mod model;
 pub mod dist;
+pub mod model;
 pub mod optim;

@@ -16,7 +16,7 @@ const SECONDS_PER_CHARACTER: f32 = 0.2;
 /// An opened manifest or shard.
 pub(super) enum Source {
     Manifest { path: PathBuf, entries: Vec<Entry> },
-    Shard(Shard),
+    Shard(Box<Shard>),
 }
 
 /// What becomes of an utterance.
@@ -34,9 +34,9 @@ impl Source {
             let index = Index::read(path)?;
             let shards: Vec<Shard> =
                 index.shards.par_iter().map(|info| info.open(path)).collect::<Result<_, ShardError>>()?;
-            sources.extend(shards.into_iter().map(Self::Shard));
+            sources.extend(shards.into_iter().map(|shard| Self::Shard(Box::new(shard))));
         } else if extension == Some("safetensors") {
-            sources.push(Self::Shard(Shard::open(path)?));
+            sources.push(Self::Shard(Box::new(Shard::open(path)?)));
         } else if extension.is_some_and(|e| e == "jsonl" || e == "json") || !path.exists() {
             sources.push(Self::Manifest { path: path.into(), entries: manifest::read(path)? });
         } else {
