@@ -1,7 +1,7 @@
 //! The convolution on the CPU, as matrix products on strided views.
 
 use super::Sizes;
-use crate::gemm::{Packed, View, gemm, packed};
+use crate::gemm::{Packed, View, gemm, product};
 use crate::{SeqLens, parallel};
 
 pub fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, seq: &SeqLens, out: &SeqLens, s: Sizes) -> Vec<f32> {
@@ -14,7 +14,7 @@ pub fn forward(x: &[f32], w: &[f32], bias: Option<&[f32]>, seq: &SeqLens, out: &
     parallel::for_sequences(&mut y, out, c_out, |i, y| {
         let rows = seq.range(i);
         let windows = View { data: &x[rows.start * c_in..rows.end * c_in], row: stride * c_in, col: 1 };
-        packed(out.len_of(i), windows, &w, y, c_out, bias.is_some());
+        product(out.len_of(i), windows, &w, y, c_out, bias.is_some());
     });
     y
 }
@@ -49,7 +49,7 @@ pub fn backward_input(grad: &[f32], w: &[f32], seq: &SeqLens, out: &SeqLens, s: 
             let taps = (kernel - phase).div_ceil(stride);
             let count = (len - phase).div_ceil(stride).min(rows.len() + taps - 1);
             let windows = View { data: &padded[(margin + 1 - taps) * c_out..], row: c_out, col: 1 };
-            packed(count, windows, b, &mut dx[phase * c_in..], stride * c_in, false);
+            product(count, windows, b, &mut dx[phase * c_in..], stride * c_in, false);
         }
     });
     dx

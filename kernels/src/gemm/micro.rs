@@ -5,6 +5,20 @@
 
 use pulp::{Simd, WithSimd};
 
+/// Runs `$body` for `$i` in `0..$n`, `$n` at most 12, spelt out: an index into the sums that is not a constant would keep
+/// them in memory.
+macro_rules! unroll {
+    ($i:ident < $n:expr, $body:block) => {
+        unroll!($i < $n, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
+    };
+    ($i:ident < $n:expr, $body:block, $($index:literal)*) => {
+        $(if $index < $n {
+            let $i = $index;
+            $body
+        })*
+    };
+}
+
 /// Vectors across a tile.
 const VECTORS: usize = 2;
 
@@ -85,69 +99,73 @@ impl Panel<'_> {
     #[inline(always)]
     fn run<S: Simd, const R: usize>(self, simd: S) {
         let Self { a, b, depth, c, stride, rows, column, width, accumulate } = self;
+        let columns = VECTORS * S::F32_LANES;
         let (b, _) = S::as_simd_f32s(b).0.as_chunks::<VECTORS>();
         let b = &b[..depth];
+        let mut partial = Vec::new();
         for first in (0..rows).step_by(R) {
             let count = R.min(rows - first);
-            let acc = match a {
+            let mut acc = [[simd.splat_f32s(0.0); VECTORS]; R];
+            match a {
                 Rows::Plain { data, stride } => {
                     // Past the last row the last one is computed again, and dropped.
-                    let row = |i: usize| &data[(first + i.min(count - 1)) * stride..][..depth];
-                    let rows: [&[f32]; R] = std::array::from_fn(row);
-                    product::<S, R>(simd, depth, |p| std::array::from_fn(|i| rows[i][p]), b)
+                    let mut rows = [data; R];
+                    unroll!(i < R, { rows[i] = &data[(first + i.min(count - 1)) * stride..][..depth] });
+                    for p in 0..depth {
+                        step(simd, &mut acc, |i| rows[i][p], &b[p]);
+                    }
                 }
                 Rows::Packed(data) => {
                     let (group, _) = data[first * depth..][..R * depth].as_chunks::<R>();
-                    product::<S, R>(simd, depth, |p| group[p], b)
+                    for (a, b) in group.iter().zip(b) {
+                        step(simd, &mut acc, |i| a[i], b);
+                    }
                 }
-            };
+            }
             let c = &mut c[first * stride + column..];
-            store::<S, R>(simd, &acc, c, stride, count, width, accumulate);
-        }
-    }
-}
-
-/// The tile's sums over k.
-#[inline(always)]
-fn product<S: Simd, const R: usize>(
-    simd: S,
-    depth: usize,
-    a: impl Fn(usize) -> [f32; R],
-    b: &[[S::f32s; VECTORS]],
-) -> [[S::f32s; VECTORS]; R] {
-    let mut acc = [[simd.splat_f32s(0.0); VECTORS]; R];
-    for (p, b) in b.iter().enumerate().take(depth) {
-        let a = a(p);
-        for i in 0..R {
-            let x = simd.splat_f32s(a[i]);
-            for v in 0..VECTORS {
-                acc[i][v] = simd.mul_add_f32s(x, b[v], acc[i][v]);
+            if count == R && width == columns {
+                store(simd, &acc, c, stride, accumulate);
+            } else {
+                partial.resize(R * columns, 0.0);
+                store(simd, &acc, &mut partial, columns, false);
+                for (row, sums) in c.chunks_mut(stride).zip(partial.chunks_exact(columns)).take(count) {
+                    for (c, sum) in row[..width].iter_mut().zip(sums) {
+                        *c = if accumulate { *c + sum } else { *sum };
+                    }
+                }
             }
         }
     }
-    acc
 }
 
+/// Adds one k's products to the tile.
+#[inline(always)]
+fn step<S: Simd, const R: usize>(
+    simd: S,
+    acc: &mut [[S::f32s; VECTORS]; R],
+    a: impl Fn(usize) -> f32,
+    b: &[S::f32s; VECTORS],
+) {
+    unroll!(i < R, {
+        let x = simd.splat_f32s(a(i));
+        acc[i][0] = simd.mul_add_f32s(x, b[0], acc[i][0]);
+        acc[i][1] = simd.mul_add_f32s(x, b[1], acc[i][1]);
+    });
+}
+
+/// Writes a whole tile to C.
 #[inline(always)]
 fn store<S: Simd, const R: usize>(
     simd: S,
     acc: &[[S::f32s; VECTORS]; R],
     c: &mut [f32],
     stride: usize,
-    count: usize,
-    width: usize,
     accumulate: bool,
 ) {
-    for (i, sums) in acc.iter().enumerate() {
-        if i >= count {
-            break;
-        }
-        let row = &mut c[i * stride..][..width];
-        for (v, &sum) in sums.iter().enumerate() {
-            let from = (v * S::F32_LANES).min(width);
-            let part = &mut row[from..width.min(from + S::F32_LANES)];
-            let sum = if accumulate { simd.add_f32s(simd.partial_load_f32s(part), sum) } else { sum };
-            simd.partial_store_f32s(part, sum);
-        }
-    }
+    unroll!(i < R, {
+        let (row, _) = S::as_mut_simd_f32s(&mut c[i * stride..][..VECTORS * S::F32_LANES]).0.as_chunks_mut::<VECTORS>();
+        let row = &mut row[0];
+        row[0] = if accumulate { simd.add_f32s(row[0], acc[i][0]) } else { acc[i][0] };
+        row[1] = if accumulate { simd.add_f32s(row[1], acc[i][1]) } else { acc[i][1] };
+    });
 }

@@ -3,10 +3,13 @@
 //! An element of C is summed in the order of k, in blocks of [`BLOCK`], whatever the other sizes: it does not depend on
 //! the number of threads, on its position, or on which other rows and columns are computed beside it.
 
+mod buffer;
 mod micro;
 mod pack;
 
+use buffer::Buffer;
 use micro::{Panel, Rows, TileSize};
+use pack::Strips;
 
 use crate::parallel;
 
@@ -14,8 +17,10 @@ use crate::parallel;
 const BLOCK: usize = 256;
 /// The least work worth handing to another thread, in multiply-adds.
 const PIECE: usize = 1 << 20;
-/// Up to this many elements, B is packed once for all pieces; larger ones by each piece, block by block.
-const SHARED: usize = 1 << 20;
+/// About as much of B is packed at a time, in elements, so that it stays in the second-level cache.
+const PACKED_AT_ONCE: usize = 1 << 18;
+/// A job of packing is this many panels of a block.
+const PANELS_AT_ONCE: usize = 16;
 
 /// A matrix whose element (i, j) is `data[i * row + j * col]`; rows may overlap (`row < col * columns`).
 #[derive(Clone, Copy, Debug)]
@@ -50,9 +55,10 @@ impl<'a> View<'a> {
     }
 }
 
-/// A right operand `[k, n]` packed once for many products.
+/// A right operand `[k, n]`, packed once for many products: for each [`BLOCK`] of rows its panels of columns, each row
+/// after row.
 pub struct Packed {
-    panels: Vec<f32>,
+    panels: Buffer,
     k: usize,
     n: usize,
     columns: usize,
@@ -60,27 +66,39 @@ pub struct Packed {
 
 impl Packed {
     /// Packs the `k x n` matrix `b`.
+    ///
+    /// # Panics
+    /// If `b` is shorter than its sizes and strides say.
     pub fn new(b: View, k: usize, n: usize) -> Self {
+        let mut packed = Self { panels: Buffer::take(), k: 0, n, columns: TileSize::detect().columns };
+        packed.fill(b, k);
+        packed
+    }
+
+    /// Packs another matrix of as many columns in place of this one.
+    fn fill(&mut self, b: View, k: usize) {
+        let Self { n, columns, .. } = *self;
         assert!(b.holds(k, n), "gemm: B is shorter than {k} x {n}");
-        let columns = TileSize::detect().columns;
-        let mut panels = vec![0.0; k * n.next_multiple_of(columns)];
-        // Panel j is k rows of `columns`: its blocks of k follow one another.
-        parallel::for_rows(&mut panels, k * columns, 1, |j, out| {
-            let width = columns.min(n - j * columns);
-            pack::panel(b.at(0, j * columns), k, width, columns, out);
+        self.k = k;
+        let width = n.next_multiple_of(columns);
+        let mut jobs = Vec::new();
+        for (i, block) in self.panels.resize(k * width).chunks_mut(BLOCK * width.max(1)).enumerate() {
+            let depth = block.len() / width;
+            for (j, into) in block.chunks_mut(depth * columns * PANELS_AT_ONCE).enumerate() {
+                jobs.push((i * BLOCK, depth, j * columns * PANELS_AT_ONCE, into));
+            }
+        }
+        parallel::for_each(jobs, k * width, |_, (row, depth, column, into)| {
+            let (from, width) = (b.at(row, column), (n - column).min(columns * PANELS_AT_ONCE));
+            pulp::Arch::new().dispatch(Strips { from, depth, width, columns, into });
         });
-        Self { panels, k, n, columns }
     }
 
-    fn panel(&self, j: usize, block: std::ops::Range<usize>) -> &[f32] {
-        &self.panels[j * self.k * self.columns..][block.start * self.columns..block.end * self.columns]
+    /// Panel `j` of the block that begins at row `start`.
+    fn panel(&self, j: usize, start: usize, depth: usize) -> &[f32] {
+        let from = start * self.n.next_multiple_of(self.columns) + j * depth * self.columns;
+        &self.panels.get()[from..from + depth * self.columns]
     }
-}
-
-#[derive(Clone, Copy)]
-enum Right<'a> {
-    Packed(&'a Packed),
-    View(View<'a>),
 }
 
 /// `C = A B`, or `C += A B` if `accumulate`: A is `m x k`, B is `k x n`, and row i of C is `c[i * stride..][..n]`.
@@ -89,11 +107,12 @@ enum Right<'a> {
 /// If an operand is shorter than its sizes and strides say.
 #[allow(clippy::too_many_arguments)]
 pub fn gemm(m: usize, n: usize, k: usize, a: View, b: View, c: &mut [f32], stride: usize, accumulate: bool) {
-    assert!(b.holds(k, n), "gemm: B is shorter than {k} x {n}");
-    if b.col != 1 || k * n <= SHARED {
-        packed(m, a, &Packed::new(b, k, n), c, stride, accumulate);
-    } else {
-        pieces(m, n, k, a, Right::View(b), c, stride, accumulate);
+    let depth = (PACKED_AT_ONCE / n.max(1)).next_multiple_of(BLOCK).min(k);
+    let mut right = Packed::new(b, depth, n);
+    product(m, a, &right, c, stride, accumulate);
+    for start in (depth..k).step_by(depth.max(1)) {
+        right.fill(b.at(start, 0), depth.min(k - start));
+        product(m, a.at(0, start), &right, c, stride, true);
     }
 }
 
@@ -101,78 +120,55 @@ pub fn gemm(m: usize, n: usize, k: usize, a: View, b: View, c: &mut [f32], strid
 ///
 /// # Panics
 /// If an operand is shorter than its sizes and strides say.
-pub fn packed(m: usize, a: View, b: &Packed, c: &mut [f32], stride: usize, accumulate: bool) {
-    pieces(m, b.n, b.k, a, Right::Packed(b), c, stride, accumulate);
-}
-
-#[allow(clippy::too_many_arguments)]
-fn pieces(m: usize, n: usize, k: usize, a: View, b: Right, c: &mut [f32], stride: usize, accumulate: bool) {
+pub fn product(m: usize, a: View, b: &Packed, c: &mut [f32], stride: usize, accumulate: bool) {
+    let Packed { k, n, .. } = *b;
     if m == 0 || n == 0 {
         return;
     }
-    assert!(a.holds(m, k), "gemm: A is shorter than {m} x {k}");
-    assert!(stride >= n && (m - 1) * stride + n <= c.len(), "gemm: C is shorter than {m} x {n}");
-    let tile = TileSize::detect();
-    let rows = PIECE.div_ceil(n * k.max(1)).clamp(4 * tile.rows, 16 * tile.rows).next_multiple_of(tile.rows);
     let end = (m - 1) * stride + n;
-    let one = |i: usize, c: &mut [f32]| {
-        let count = rows.min(m - i);
-        serial(count, n, k, a.at(i, 0), b, c, stride, accumulate, tile);
-    };
+    assert!(a.holds(m, k), "gemm: A is shorter than {m} x {k}");
+    assert!(stride >= n && end <= c.len(), "gemm: C is shorter than {m} x {n}");
+    let tile = TileSize::detect();
+    let rows = piece_rows(m, n * k, tile);
+    let piece = |i: usize, c: &mut [f32]| piece(rows.min(m - i), a.at(i, 0), b, c, stride, accumulate, tile);
     if m * n * k < 2 * PIECE {
-        one_by_one(&mut c[..end], rows * stride, rows, one);
+        c[..end].chunks_mut(rows * stride).enumerate().for_each(|(i, c)| piece(i * rows, c));
     } else {
-        parallel::for_rows(&mut c[..end], stride, rows, one);
+        parallel::for_rows(&mut c[..end], stride, rows, piece);
     }
 }
 
-fn one_by_one(c: &mut [f32], piece: usize, rows: usize, f: impl Fn(usize, &mut [f32])) {
-    for (i, c) in c.chunks_mut(piece).enumerate() {
-        f(i * rows, c);
-    }
+/// The rows of a piece of `m` rows of `work` multiply-adds each.
+fn piece_rows(m: usize, work: usize, tile: TileSize) -> usize {
+    let tiles = m.div_ceil(tile.rows);
+    let pieces = tiles.div_ceil(4).min((m * work).div_ceil(PIECE)).max(1);
+    // An even number, for the many machines with an even number of cores.
+    tiles.div_ceil(pieces.next_multiple_of(2)) * tile.rows
 }
 
-#[allow(clippy::too_many_arguments)]
-fn serial(
-    m: usize,
-    n: usize,
-    k: usize,
-    a: View,
-    b: Right,
-    c: &mut [f32],
-    stride: usize,
-    accumulate: bool,
-    tile: TileSize,
-) {
+/// Some rows of a product, on one thread.
+fn piece(m: usize, a: View, b: &Packed, c: &mut [f32], stride: usize, accumulate: bool, tile: TileSize) {
+    let Packed { k, n, columns, .. } = *b;
     if k == 0 && !accumulate {
         c.chunks_mut(stride).for_each(|row| row[..n].fill(0.0));
     }
     let arch = pulp::Arch::new();
-    let mut packed_a = Vec::new();
-    let mut packed_b = Vec::new();
+    let mut packed_a = Buffer::take();
     for start in (0..k).step_by(BLOCK) {
-        let block = start..k.min(start + BLOCK);
-        let depth = block.len();
+        let depth = BLOCK.min(k - start);
         let a = a.at(0, start);
         let rows = if a.col == 1 {
             Rows::Plain { data: a.data, stride: a.row }
         } else {
-            packed_a.resize(m.next_multiple_of(tile.rows) * depth, 0.0);
-            pack::rows(a, m, depth, tile.rows, &mut packed_a);
-            Rows::Packed(&packed_a)
+            let into = packed_a.resize(m.next_multiple_of(tile.rows) * depth);
+            arch.dispatch(Strips { from: a.t(), depth, width: m, columns: tile.rows, into });
+            Rows::Packed(packed_a.get())
         };
-        for (j, column) in (0..n).step_by(tile.columns).enumerate() {
-            let width = tile.columns.min(n - column);
-            let panel = match b {
-                Right::Packed(b) => b.panel(j, block.clone()),
-                Right::View(b) => {
-                    packed_b.resize(depth * tile.columns, 0.0);
-                    pack::panel(b.at(start, column), depth, width, tile.columns, &mut packed_b);
-                    &packed_b
-                }
-            };
+        for (j, column) in (0..n).step_by(columns).enumerate() {
+            let width = columns.min(n - column);
             let accumulate = accumulate || start > 0;
-            arch.dispatch(Panel { a: rows, b: panel, depth, c, stride, rows: m, column, width, accumulate });
+            let b = b.panel(j, start, depth);
+            arch.dispatch(Panel { a: rows, b, depth, c, stride, rows: m, column, width, accumulate });
         }
     }
 }

@@ -1,34 +1,107 @@
 //! Copies of operands in the order the inner kernel walks them.
 
+use pulp::{Simd, WithSimd};
+
 use super::View;
 
-/// Fills `out` (`depth` rows of `columns`) with the `depth x width` matrix `b`, zero beyond `width`.
-pub fn panel(b: View, depth: usize, width: usize, columns: usize, out: &mut [f32]) {
-    if b.col == 1 {
-        for (p, row) in out.chunks_exact_mut(columns).enumerate().take(depth) {
-            row[..width].copy_from_slice(&b.data[p * b.row..][..width]);
-            row[width..].fill(0.0);
-        }
-        return;
-    }
-    for j in 0..columns {
-        let column = out[j..].iter_mut().step_by(columns).take(depth);
-        if j >= width {
-            column.for_each(|x| *x = 0.0);
-        } else if b.row == 1 {
-            column.zip(&b.data[j * b.col..][..depth]).for_each(|(x, &y)| *x = y);
-        } else {
-            column.enumerate().for_each(|(p, x)| *x = b.data[p * b.row + j * b.col]);
+/// The `depth x width` matrix `from`, cut into strips of `columns` columns: strip after strip, each row after row, zero
+/// beyond `width`.
+pub struct Strips<'a> {
+    /// The matrix.
+    pub from: View<'a>,
+    /// Its rows.
+    pub depth: usize,
+    /// Its columns.
+    pub width: usize,
+    /// The columns of a strip.
+    pub columns: usize,
+    /// `depth * columns` numbers for each strip.
+    pub into: &'a mut [f32],
+}
+
+impl WithSimd for Strips<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { from, depth, width, columns, into } = self;
+        // Runs of a constant length are copied in registers.
+        match columns {
+            32 => strips::<32>(from, depth, width, into),
+            16 => strips::<16>(from, depth, width, into),
+            12 => strips::<12>(from, depth, width, into),
+            8 => strips::<8>(from, depth, width, into),
+            6 => strips::<6>(from, depth, width, into),
+            _ => {
+                for (i, into) in into.chunks_exact_mut(depth * columns).enumerate() {
+                    ragged(from.at(0, i * columns), columns.min(width - i * columns), columns, into);
+                }
+            }
         }
     }
 }
 
-/// Fills `out` with the `rows x depth` matrix `a` in groups of `group` rows, each group as `depth` runs of its rows'
-/// elements; zero beyond the last row.
-pub fn rows(a: View, rows: usize, depth: usize, group: usize, out: &mut [f32]) {
-    for (g, out) in out.chunks_exact_mut(group * depth).enumerate().take(rows.div_ceil(group)) {
-        let a = a.at(g * group, 0);
-        let count = group.min(rows - g * group);
-        panel(View { data: a.data, row: a.col, col: a.row }, depth, count, group, out);
+#[inline(always)]
+fn strips<const N: usize>(from: View, depth: usize, width: usize, into: &mut [f32]) {
+    let whole = width / N;
+    let (into, rest) = into.split_at_mut(whole * N * depth);
+    if from.col == 1 {
+        runs::<N>(from, depth, whole * N, into);
+    } else {
+        for (i, into) in into.chunks_exact_mut(N * depth).enumerate() {
+            let from = from.at(0, i * N);
+            if from.row == 1 { transpose::<N>(from, depth, into) } else { ragged(from, N, N, into) }
+        }
+    }
+    if !rest.is_empty() {
+        ragged(from.at(0, whole * N), width - whole * N, N, rest);
+    }
+}
+
+/// Whole strips of contiguous rows, in the order of the source.
+#[inline(always)]
+fn runs<const N: usize>(from: View, depth: usize, width: usize, into: &mut [f32]) {
+    let (into, _) = into.as_chunks_mut::<N>();
+    for p in 0..depth {
+        let (row, _) = from.data[p * from.row..][..width].as_chunks::<N>();
+        for (i, run) in row.iter().enumerate() {
+            into[i * depth + p] = *run;
+        }
+    }
+}
+
+/// One strip, any strides.
+fn ragged(from: View, width: usize, columns: usize, into: &mut [f32]) {
+    for (p, run) in into.chunks_exact_mut(columns).enumerate() {
+        let (used, rest) = run.split_at_mut(width);
+        for (j, x) in used.iter_mut().enumerate() {
+            *x = from.data[p * from.row + j * from.col];
+        }
+        rest.fill(0.0);
+    }
+}
+
+/// In blocks of eight by eight.
+#[inline(always)]
+fn transpose<const N: usize>(from: View, depth: usize, into: &mut [f32]) {
+    let (into, _) = into.as_chunks_mut::<N>();
+    let into = &mut into[..depth];
+    let (blocks, rest) = into.as_chunks_mut::<8>();
+    for first in (0..N).step_by(4) {
+        let column = |j: usize| from.data[(first + j) * from.col..][..depth].as_chunks::<8>();
+        let ((a, ra), (b, rb), (c, rc), (d, rd)) = (column(0), column(1), column(2), column(3));
+        for ((((out, a), b), c), d) in blocks.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            for p in 0..8 {
+                out[p][first] = a[p];
+                out[p][first + 1] = b[p];
+                out[p][first + 2] = c[p];
+                out[p][first + 3] = d[p];
+            }
+        }
+        for (p, run) in rest.iter_mut().enumerate() {
+            run[first] = ra[p];
+            run[first + 1] = rb[p];
+            run[first + 2] = rc[p];
+            run[first + 3] = rd[p];
+        }
     }
 }
