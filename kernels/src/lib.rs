@@ -23,6 +23,7 @@ pub mod linear;
 pub mod linear_cross_entropy;
 pub mod mean_pool;
 pub mod parallel;
+pub mod pos_conv;
 pub mod rms_norm;
 pub mod rng;
 pub mod rope;
@@ -35,6 +36,7 @@ pub mod stack;
 pub mod swiglu;
 pub mod tensor;
 pub mod wave_norm;
+pub mod weight_norm;
 
 pub use error::{Error, Result};
 pub use seqlens::SeqLens;

@@ -6,4 +6,5 @@ pub mod config;
 pub mod data;
 pub mod dist;
 pub mod model;
+pub mod nn;
 pub mod optim;

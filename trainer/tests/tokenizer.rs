@@ -116,7 +116,7 @@ fn default_layout() {
     let config = PromptConfig::default();
     assert_eq!(config.text, "Transcribe the speech.");
     let layout = layout(&config.template, "ab").unwrap();
-    assert_eq!(layout.parts, [Part::Bos, Part::Emotion, Part::Speech, Part::Tokens(vec![4, 5])]);
+    assert_eq!(layout.parts, [Part::Bos(1), Part::Emotion, Part::Speech, Part::Tokens(vec![4, 5])]);
     assert!(layout.has_emotion() && layout.has_speech());
     assert_eq!(layout.num_tokens(), 3);
 }

@@ -1,3 +1,6 @@
 //! The model: encoder, connector, emotion branch, decoder, and where their weights come from.
 
+pub mod connector;
+pub mod decoder;
+pub mod emotion;
 pub mod weights;

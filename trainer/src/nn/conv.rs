@@ -56,10 +56,10 @@ impl PosConv {
         let [need_x, need_w] = tape.needs([x, &w]);
         let saved_x: Option<Tensor> = need_w.then(|| x.tensor().clone());
         let saved_w = need_x.then(|| w.tensor().clone());
-        let (seq, groups) = (seq.clone(), self.groups);
+        let (seq, groups, taps) = (seq.clone(), self.groups, v.dims()[2]);
         Ok(tape.op("pos_conv", &[x, &w, &bias], y, move |grad, needs| {
             let dx = saved_w.map(|w| pos_conv::backward_input(&grad, &w, &seq, groups)).transpose()?;
-            let dw = saved_x.map(|x| pos_conv::backward_weight(&grad, &x, &seq, groups)).transpose()?;
+            let dw = saved_x.map(|x| pos_conv::backward_weight(&grad, &x, &seq, groups, taps)).transpose()?;
             let db = needs[2].then(|| linear::backward_bias(&grad)).transpose()?;
             Ok(vec![dx, dw, db])
         }))

@@ -18,7 +18,7 @@ pub use linear::{Linear, activate, add_bias, linear, swiglu};
 pub use loss::{CrossEntropy, LinearLoss, cross_entropy, linear_cross_entropy, row_normalize};
 pub use norm::{ChannelNorm, LayerNorm, RmsNorm};
 pub use pool::{layer_sum, mean_pool, stack_frames};
-pub use shape::{add, narrow_columns, reshape, scale};
+pub use shape::{add, reshape, scale, split_rows};
 
 pub use echat_kernels::SeqLens;
 pub use echat_kernels::activation::Activation;

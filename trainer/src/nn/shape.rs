@@ -22,13 +22,23 @@ pub fn reshape(tape: &Tape, x: &Var, dims: &[usize]) -> Result<Var> {
     Ok(tape.op("reshape", &[x], y, move |grad, _| Ok(vec![Some(grad.reshape(back)?)])))
 }
 
-/// Columns `start..start + len` of x `[t, d]`.
-pub fn narrow_columns(tape: &Tape, x: &Var, start: usize, len: usize) -> Result<Var> {
-    let y = x.tensor().narrow(1, start, len)?.contiguous()?;
-    let width = x.dims()[1];
-    Ok(tape.op("narrow", &[x], y, move |grad, _| {
-        let rows = grad.dims()[0];
-        let zeros = |n: usize| Tensor::zeros((rows, n), grad.dtype(), grad.device());
-        Ok(vec![Some(Tensor::cat(&[zeros(start)?, grad.clone(), zeros(width - start - len)?], 1)?)])
+/// Rows of w `[r, d]` cut into consecutive parts of `sizes` rows; the parts share its storage.
+pub fn split_rows(tape: &Tape, w: &Var, sizes: &[usize]) -> Result<Vec<Var>> {
+    let mut start = 0;
+    let mut parts = Vec::with_capacity(sizes.len());
+    for &size in sizes {
+        parts.push(w.tensor().narrow(0, start, size)?);
+        start += size;
+    }
+    let (sizes, width) = (sizes.to_vec(), w.dims()[1]);
+    Ok(tape.op_multi("split_rows", &[w], parts, move |grads, _| {
+        let Some(like) = grads.iter().flatten().next() else { return Ok(vec![None]) };
+        let (dtype, device) = (like.dtype(), like.device().clone());
+        let parts = grads.into_iter().zip(&sizes).map(|(grad, &rows)| match grad {
+            Some(grad) => Ok(grad),
+            None => Tensor::zeros((rows, width), dtype, &device),
+        });
+        let parts = parts.collect::<candle_core::Result<Vec<_>>>()?;
+        Ok(vec![Some(Tensor::cat(&parts, 0)?)])
     }))
 }

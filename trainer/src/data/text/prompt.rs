@@ -24,8 +24,8 @@ section! {
 /// One part of a sequence before its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// The begin-of-sequence token.
-    Bos,
+    /// The begin-of-sequence token, by id.
+    Bos(u32),
     /// One emotion token; absent if the model has no emotion branch.
     Emotion,
     /// The speech embedding.
@@ -67,10 +67,10 @@ impl Layout {
             }
             seen.push(place);
             let part = match place {
-                "{bos}" if tokenizer.bos().is_none() => {
-                    return Err(fail("the tokenizer has no BOS token; leave {bos} out".into()));
-                }
-                "{bos}" => Part::Bos,
+                "{bos}" => match tokenizer.bos() {
+                    Some(id) => Part::Bos(id),
+                    None => return Err(fail("the tokenizer has no BOS token; leave {bos} out".into())),
+                },
                 "{emotion}" => Part::Emotion,
                 "{speech}" => Part::Speech,
                 "{prompt}" => {
@@ -101,7 +101,7 @@ impl Layout {
         self.parts
             .iter()
             .map(|part| match part {
-                Part::Bos => 1,
+                Part::Bos(_) => 1,
                 Part::Tokens(ids) => ids.len(),
                 Part::Emotion | Part::Speech => 0,
             })
