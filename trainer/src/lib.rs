@@ -1,6 +1,7 @@
 //! echat: trains speech LLMs data-parallel.
 
 pub mod autograd;
+pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod data;
