@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod dist;
+pub mod metrics;
 pub mod model;
 pub mod nn;
 pub mod optim;

@@ -34,7 +34,9 @@ fn reader_has_gone(error: &anyhow::Error) -> bool {
 }
 
 fn report_bug(info: &PanicHookInfo<'_>) {
-    let message = info.payload_as_str().unwrap_or("no message");
+    let payload = info.payload();
+    let message = payload.downcast_ref::<&str>().copied();
+    let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let message = one_line(message);
     say(&format!("error: a bug in echat at {place}: {message}; please report it with the command and this line"));
