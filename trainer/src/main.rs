@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    panic::{self, PanicHookInfo},
+    panic::{self, AssertUnwindSafe, PanicHookInfo},
     process::ExitCode,
 };
 
@@ -15,15 +15,30 @@ const BUG: u8 = 101;
 fn main() -> ExitCode {
     panic::set_hook(Box::new(report_bug));
     let cli = Cli::parse();
-    match panic::catch_unwind(|| cli::run(cli)) {
+    exit_code(|| cli::run(cli))
+}
+
+/// Runs the command and prints its error; a panic was already reported by the hook.
+fn exit_code(run: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
+    // Nothing of the command is used after a panic.
+    match panic::catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) if reader_has_gone(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            say(&format!("error: {}", one_line(&format!("{error:#}"))));
+            say(&format!("error: {}", one_line(&with_causes(&error))));
             ExitCode::FAILURE
         }
         Err(_) => ExitCode::from(BUG),
     }
+}
+
+/// The error and its causes, joined by ": "; a cause that the message before already ends with is not said twice.
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        said if said.ends_with(&cause) => text,
+        said => format!("{said}: {cause}"),
+    })
 }
 
 /// `echat config --describe | head` is no error.
@@ -49,4 +64,29 @@ fn one_line(text: &str) -> String {
 /// `eprintln!` would panic if standard error is closed.
 fn say(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn exit_codes() {
+        assert_eq!(exit_code(|| Ok(())), ExitCode::SUCCESS);
+        assert_eq!(exit_code(|| Err(anyhow::anyhow!("wrong"))), ExitCode::FAILURE);
+        assert_eq!(exit_code(|| Err(io::Error::from(io::ErrorKind::BrokenPipe).into())), ExitCode::SUCCESS);
+        assert_eq!(exit_code(|| panic!("a bug")), ExitCode::from(101));
+    }
+
+    #[test]
+    fn causes_are_said_once() {
+        let error = anyhow::anyhow!("disk full").context("cannot write x: disk full").context("saving step 3");
+        assert_eq!(with_causes(&error), "saving step 3: cannot write x: disk full");
+    }
+
+    #[test]
+    fn errors_are_one_line() {
+        assert_eq!(one_line("a\n  b\n\nc\n"), "a; b; c");
+    }
 }

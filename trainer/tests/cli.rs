@@ -57,3 +57,10 @@ fn a_wrong_key_is_one_line_and_exit_1() {
     assert_eq!((code, out.as_str()), (1, ""));
     assert_eq!(err, "error: x.toml:3: unknown key `prompt.templat`; did you mean `prompt.template`?\n");
 }
+
+#[test]
+fn a_missing_file_is_named_once() {
+    let (code, _, err) = echat(Path::new("."), &["config", "none.toml"]);
+    assert_eq!(code, 1);
+    assert_eq!(err, "error: cannot read the configuration none.toml: No such file or directory (os error 2)\n");
+}

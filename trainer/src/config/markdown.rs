@@ -10,7 +10,7 @@ current directory.\n\n";
 
 /// Every section and key of `T` as Markdown: type, default, meaning.
 pub fn describe_markdown<T: Describe>() -> String {
-    let mut text = String::new();
+    let mut text = "# Configuration\n\n".to_string();
     if let Shape::Section(root) = T::shape() {
         section(&mut text, &root, "");
     }
