@@ -37,7 +37,7 @@ fn bench(c: &mut Criterion) {
     group.bench_function("add_dropout", |b| b.iter(|| dropout::add_dropout(&grad, &x, 0.1, &seq, &streams).unwrap()));
     group.finish();
 
-    let samples: Vec<i16> = (0..320_000i32).map(|i| (i * 7919 % 30_000 - 15_000) as i16).collect();
+    let samples: Vec<i16> = (0..320_000i64).map(|i| (i * 7919 % 30_000 - 15_000) as i16).collect();
     let mut out = vec![0.0; samples.len()];
     c.bench_function("wave_norm 20 s", |b| b.iter(|| wave_norm::forward(&samples, &mut out, true).unwrap()));
 }

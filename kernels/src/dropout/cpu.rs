@@ -24,15 +24,20 @@ fn masked(y: &mut [f32], x: &[f32], mask: &Mask) {
     let d = mask.width;
     for_rows(y, d, piece_rows(d), |first, y| {
         let rows = x[first * d..].chunks_exact(d).zip(&mask.keys[first..]);
-        run(
-            #[inline(always)]
-            || {
-                for (y, (x, &key)) in y.chunks_exact_mut(d).zip(rows) {
-                    for (j, (y, &x)) in (0u32..).zip(y.iter_mut().zip(x)) {
-                        *y += if bits(key, j) < mask.threshold { 0.0 } else { x * mask.scale };
-                    }
-                }
-            },
-        );
+        for (y, (x, &key)) in y.chunks_exact_mut(d).zip(rows) {
+            run(
+                #[inline(always)]
+                || masked_row(y, x, key, mask.threshold, mask.scale),
+            );
+        }
     });
+}
+
+#[inline(always)]
+fn masked_row(y: &mut [f32], x: &[f32], key: u32, threshold: u32, scale: f32) {
+    let n = y.len();
+    let x = &x[..n];
+    for j in 0..n {
+        y[j] += if bits(key, j as u32) < threshold { 0.0 } else { x[j] * scale };
+    }
 }

@@ -22,17 +22,22 @@ pub fn backward(grad: &[f32], gate: &[f32], up: &[f32]) -> (Vec<f32>, Vec<f32>) 
     let pieces = dgate.chunks_mut(SERIAL_BELOW).zip(dup.chunks_mut(SERIAL_BELOW)).collect();
     for_each(pieces, gate.len(), |i, (dgate, dup)| {
         let (start, end) = (i * SERIAL_BELOW, i * SERIAL_BELOW + dgate.len());
-        let inputs = grad[start..end].iter().zip(&gate[start..end]).zip(&up[start..end]);
+        let (grad, gate, up) = (&grad[start..end], &gate[start..end], &up[start..end]);
         run(
             #[inline(always)]
-            || {
-                for (((&grad, &g), &u), (dgate, dup)) in inputs.zip(dgate.iter_mut().zip(dup)) {
-                    let s = sigmoid(g);
-                    *dgate = grad * u * s * (1.0 + g * (1.0 - s));
-                    *dup = grad * g * s;
-                }
-            },
+            || backward_piece(grad, gate, up, dgate, dup),
         );
     });
     (dgate, dup)
+}
+
+#[inline(always)]
+fn backward_piece(grad: &[f32], gate: &[f32], up: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+    let n = grad.len();
+    let (gate, up, dgate, dup) = (&gate[..n], &up[..n], &mut dgate[..n], &mut dup[..n]);
+    for i in 0..n {
+        let s = sigmoid(gate[i]);
+        dgate[i] = grad[i] * up[i] * s * (1.0 + gate[i] * (1.0 - s));
+        dup[i] = grad[i] * gate[i] * s;
+    }
 }
