@@ -1,5 +1,7 @@
 //! Loops compiled for the widest vectors the machine has (AVX-512, AVX2 with FMA, NEON), chosen when the program runs.
 
+use half::bf16;
+
 /// Lanes of the blocked reductions: the widest vector's f32s. A reduction's order depends on this alone.
 pub const LANES: usize = 16;
 
@@ -132,6 +134,22 @@ pub fn sum_by3(x: &[f32], y: &[f32], z: &[f32], f: impl Fn(f32, f32, f32) -> f32
         *p += f(x, y, z);
     }
     partial.iter().sum()
+}
+
+/// `x` rounded to the nearest bf16, ties to even: `bf16::from_f32` without branches.
+#[inline(always)]
+pub fn to_bf16(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+    // A NaN keeps its payload and becomes quiet: rounding might carry it to infinity.
+    let quiet = bits | 0x0040_0000;
+    bf16::from_bits(((if x.is_nan() { quiet } else { rounded }) >> 16) as u16)
+}
+
+/// `x` as f32, exactly: `bf16::to_f32` without branches.
+#[inline(always)]
+pub fn from_bf16(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
 }
 
 /// The logistic function `1 / (1 + e^-x)` within 2e-7. Call it inside [`run`].

@@ -6,6 +6,8 @@ use std::ops::Deref;
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Shape, Storage, Tensor};
 use half::bf16;
 
+use crate::parallel::{SERIAL_BELOW, for_rows};
+use crate::simd::{from_bf16, run, to_bf16};
 use crate::{Error, Result};
 
 /// A contiguous CPU tensor's elements as f32: borrowed when stored so, converted when stored as bf16.
@@ -39,7 +41,7 @@ pub fn read<'a>(op: &'static str, t: &'a Tensor) -> Result<Read<'a>> {
     };
     let source = match &*guard {
         Storage::Cpu(CpuStorage::F32(_)) => Source::Borrowed { guard: Box::new(guard), start, end },
-        Storage::Cpu(CpuStorage::BF16(v)) => Source::Owned(v[start..end].iter().map(|x| x.to_f32()).collect()),
+        Storage::Cpu(CpuStorage::BF16(v)) => Source::Owned(widened(&v[start..end])),
         Storage::Cpu(_) => return Err(Error::DType { op, dtype: t.dtype() }),
         _ => return Err(Error::Device { op, device: format!("{:?}", t.device()) }),
     };
@@ -52,11 +54,36 @@ pub fn write(op: &'static str, values: Vec<f32>, shape: impl Into<Shape>, dtype:
     match dtype {
         DType::F32 => Ok(Tensor::from_vec(values, shape, &Device::Cpu)?),
         DType::BF16 => {
-            let values: Vec<bf16> = values.into_iter().map(bf16::from_f32).collect();
-            Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+            let mut narrow = vec![bf16::ZERO; values.len()];
+            round_to_bf16(&values, &mut narrow);
+            Ok(Tensor::from_vec(narrow, shape, &Device::Cpu)?)
         }
         dtype => Err(Error::DType { op, dtype }),
     }
+}
+
+/// Each of `values` as f32.
+fn widened(values: &[bf16]) -> Vec<f32> {
+    let mut wide = vec![0.0; values.len()];
+    for_rows(&mut wide, 1, SERIAL_BELOW, |first, wide| {
+        let values = &values[first..][..wide.len()];
+        run(
+            #[inline(always)]
+            || wide.iter_mut().zip(values).for_each(|(w, &v)| *w = from_bf16(v)),
+        );
+    });
+    wide
+}
+
+/// Copies `values` to `narrow`, rounded to nearest even.
+pub fn round_to_bf16(values: &[f32], narrow: &mut [bf16]) {
+    for_rows(narrow, 1, SERIAL_BELOW, |first, narrow| {
+        let values = &values[first..][..narrow.len()];
+        run(
+            #[inline(always)]
+            || narrow.iter_mut().zip(values).for_each(|(n, &v)| *n = to_bf16(v)),
+        );
+    });
 }
 
 /// Errors unless `t` has exactly the shape `dims`.

@@ -75,3 +75,16 @@ fn normal_is_within_its_stated_error() {
     assert!(error <= 3e-7, "worst error {error:e}");
     assert!(simd::normal(f32::NAN).0.is_nan() && simd::normal(f32::NAN).1.is_nan());
 }
+
+#[test]
+fn bf16_conversions_are_those_of_half() {
+    let ends = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN, f32::MAX, f32::MIN_POSITIVE, 1e-45];
+    let ties =
+        (0..4u32).flat_map(|odd| [0x7fff, 0x8000, 0x8001].map(|low| f32::from_bits(0x3f80_0000 + (odd << 16) + low)));
+    let spread = (0..1_000_000u32).map(|i| f32::from_bits(i.wrapping_mul(0x9e37_79b9)));
+    for x in ends.into_iter().chain(ties).chain(spread) {
+        let (got, want) = (simd::to_bf16(x), half::bf16::from_f32(x));
+        assert_eq!(got.to_bits(), want.to_bits(), "{x:e}");
+        assert_eq!(simd::from_bf16(got).to_bits(), want.to_f32().to_bits(), "{x:e}");
+    }
+}

@@ -5,6 +5,7 @@ use half::bf16;
 use super::Hyper;
 use crate::parallel::{SERIAL_BELOW, for_each};
 use crate::simd::run;
+use crate::tensor::round_to_bf16;
 
 /// The step's constants, as torch rounds them: computed in f64, applied in f32.
 struct Constants {
@@ -45,18 +46,10 @@ pub fn step(
 ) {
     let (work, constants) = (master.len(), Constants::new(hyper));
     let states = master.chunks_mut(SERIAL_BELOW).zip(m.chunks_mut(SERIAL_BELOW)).zip(v.chunks_mut(SERIAL_BELOW));
-    let pieces = states.zip(grad.chunks(SERIAL_BELOW));
-    match compute {
-        None => {
-            for_each(pieces.collect(), work, |_, (((p, m), v), g)| step_piece(p, m, v, g, &constants));
-        }
-        Some(compute) => {
-            let pieces = pieces.zip(compute.chunks_mut(SERIAL_BELOW)).collect();
-            for_each(pieces, work, |_, ((((p, m), v), g), compute)| {
-                step_piece(p, m, v, g, &constants);
-                compute.iter_mut().zip(p).for_each(|(c, p)| *c = bf16::from_f32(*p));
-            });
-        }
+    let pieces = states.zip(grad.chunks(SERIAL_BELOW)).collect();
+    for_each(pieces, work, |_, (((p, m), v), g)| step_piece(p, m, v, g, &constants));
+    if let Some(compute) = compute {
+        round_to_bf16(master, compute);
     }
 }
 

@@ -1,7 +1,5 @@
 //! SGD on the CPU.
 
-use half::bf16;
-
 use super::Hyper;
 use crate::parallel::{SERIAL_BELOW, for_each, for_rows};
 use crate::simd::run;
@@ -33,12 +31,5 @@ pub fn step_momentum(master: &mut [f32], buffer: &mut [f32], grad: &[f32], h: Hy
                 }
             },
         );
-    });
-}
-
-/// Copies `master` to `compute`, rounded to nearest even.
-pub fn refresh(master: &[f32], compute: &mut [bf16]) {
-    for_rows(compute, 1, SERIAL_BELOW, |first, compute| {
-        compute.iter_mut().zip(&master[first..]).for_each(|(c, p)| *c = bf16::from_f32(*p));
     });
 }

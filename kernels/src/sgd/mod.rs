@@ -5,7 +5,7 @@ pub mod reference;
 
 use candle_core::Tensor;
 
-use crate::tensor::{distinct, expect_shape, read, with_mut, with_mut_bf16};
+use crate::tensor::{distinct, expect_shape, read, round_to_bf16, with_mut, with_mut_bf16};
 use crate::{Error, Result};
 
 const OP: &str = "sgd";
@@ -55,7 +55,7 @@ pub fn step(
                 None => cpu::step(master, &grad, hyper),
             }
             if let Some(compute) = compute {
-                cpu::refresh(master, compute);
+                round_to_bf16(master, compute);
             }
             Ok(())
         })?
