@@ -1,15 +1,16 @@
 //! Loops compiled for the widest vectors the machine has (AVX-512, AVX2 with FMA, NEON), chosen when the program runs.
 
 use half::bf16;
+use pulp::{Arch, Simd, WithSimd};
 
-/// Lanes of the blocked reductions: the widest vector's f32s. A reduction's order depends on this alone.
+/// The widest vector's f32s, in which other loops are blocked.
 pub const LANES: usize = 16;
 
 /// Runs `f` compiled for the machine's widest vectors. Only what is inlined into `f` gains: mark the closure and the
 /// helpers it calls `#[inline(always)]`.
 #[inline]
 pub fn run<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
+    Arch::new().dispatch(f)
 }
 
 /// Below this `exp` is 0.
@@ -39,36 +40,68 @@ pub fn exp(x: f32) -> f32 {
     if x > EXP_HIGH { f32::INFINITY } else { y }
 }
 
-/// The sum of `x`, in [`LANES`] interleaved partial sums.
+/// The sum of `x`, in partial sums of the machine's vectors.
 #[inline(always)]
 pub fn sum(x: &[f32]) -> f32 {
-    let mut partial = [0.0; LANES];
-    let (blocks, rest) = x.as_chunks::<LANES>();
-    for block in blocks {
-        for (p, x) in partial.iter_mut().zip(block) {
-            *p += x;
-        }
-    }
-    for (p, x) in partial.iter_mut().zip(rest) {
-        *p += x;
-    }
-    partial.iter().sum()
+    Arch::new().dispatch(Sum(x))
 }
 
-/// The sum of `x[i] * y[i]`, in [`LANES`] interleaved partial sums.
+struct Sum<'a>(&'a [f32]);
+
+impl WithSimd for Sum<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        let (x, rest) = S::as_simd_f32s(self.0);
+        let mut partial = [simd.splat_f32s(0.0); 4];
+        let (blocks, vectors) = x.as_chunks::<4>();
+        for block in blocks {
+            for (p, x) in partial.iter_mut().zip(block) {
+                *p = simd.add_f32s(*p, *x);
+            }
+        }
+        for (p, x) in partial.iter_mut().zip(vectors) {
+            *p = simd.add_f32s(*p, *x);
+        }
+        partial[3] = simd.add_f32s(partial[3], simd.partial_load_f32s(rest));
+        fold(simd, partial)
+    }
+}
+
+/// The sum of `x[i] * y[i]` of two slices of one length, in partial sums of the machine's vectors.
 #[inline(always)]
 pub fn dot(x: &[f32], y: &[f32]) -> f32 {
-    let mut partial = [0.0f32; LANES];
-    let ((x_blocks, x_rest), (y_blocks, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
-    for (x, y) in x_blocks.iter().zip(y_blocks) {
-        for ((p, x), y) in partial.iter_mut().zip(x).zip(y) {
-            *p = x.mul_add(*y, *p);
+    Arch::new().dispatch(Dot(x, y))
+}
+
+struct Dot<'a>(&'a [f32], &'a [f32]);
+
+impl WithSimd for Dot<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        let ((x, x_rest), (y, y_rest)) = (S::as_simd_f32s(self.0), S::as_simd_f32s(self.1));
+        let mut partial = [simd.splat_f32s(0.0); 4];
+        let ((x_blocks, x), (y_blocks, y)) = (x.as_chunks::<4>(), y.as_chunks::<4>());
+        for (x, y) in x_blocks.iter().zip(y_blocks) {
+            for ((p, x), y) in partial.iter_mut().zip(x).zip(y) {
+                *p = simd.mul_add_f32s(*x, *y, *p);
+            }
         }
+        for ((p, x), y) in partial.iter_mut().zip(x).zip(y) {
+            *p = simd.mul_add_f32s(*x, *y, *p);
+        }
+        let (x, y) = (simd.partial_load_f32s(x_rest), simd.partial_load_f32s(y_rest));
+        partial[3] = simd.mul_add_f32s(x, y, partial[3]);
+        fold(simd, partial)
     }
-    for ((p, x), y) in partial.iter_mut().zip(x_rest).zip(y_rest) {
-        *p = x.mul_add(*y, *p);
-    }
-    partial.iter().sum()
+}
+
+#[inline(always)]
+fn fold<S: Simd>(simd: S, [a, b, c, d]: [S::f32s; 4]) -> f32 {
+    simd.reduce_sum_f32s(simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d)))
 }
 
 /// The largest of `x`; -infinity for none. NaN is passed over.

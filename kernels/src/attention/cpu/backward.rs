@@ -1,6 +1,6 @@
 use super::product::{Cut, Product};
 use super::{
-    Mask, Scratch, TILE_K, TILE_Q, View, fill_unseen, gather, interleave, padded, take, transpose, with_scratch,
+    Mask, Scratch, TILE_K, TILE_Q, View, by_head, fill_unseen, gather, padded, scatter, take, transpose, with_scratch,
 };
 use crate::attention::{Attention, Heads};
 use crate::simd::LANES;
@@ -19,66 +19,55 @@ pub struct Saved<'a> {
 /// The gradients of q, k and v.
 pub fn backward(saved: &Saved, heads: Heads, args: &Attention) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let Heads { h, hk, dh } = heads;
-    let sequences = args.q_seq.count();
-    let group = h / hk;
     let work: usize = args.q_seq.lens().zip(args.k_seq.lens()).map(|(lq, lk)| lq * lk * h * dh).sum();
-    let parts = parallel::map(sequences * hk, work, |task| {
-        let (sequence, kv_head) = (task / hk, task % hk);
-        with_scratch(|scratch| key_head(saved, heads, args, sequence, kv_head, scratch))
-    });
     let (mut dq, mut dk, mut dv) = (vec![0.0; saved.q.len()], vec![0.0; saved.k.len()], vec![0.0; saved.v.len()]);
-    interleave(&mut dq, (h, dh), args.q_seq.lens(), |s, head| {
-        let rows = args.q_seq.len_of(s) * padded(dh);
-        &parts[s * hk + head / group].dq[head % group * rows..][..rows]
+    let mut dq_parts = by_head(&mut dq, h, dh, args.q_seq.lens()).into_iter();
+    let kv_parts =
+        by_head(&mut dk, hk, dh, args.k_seq.lens()).into_iter().zip(by_head(&mut dv, hk, dh, args.k_seq.lens()));
+    let tasks: Vec<Task> =
+        kv_parts.map(|(dk, dv)| Task { dq: dq_parts.by_ref().take(h / hk).collect(), dk, dv }).collect();
+    parallel::for_each(tasks, work, |task, into| {
+        with_scratch(|scratch| key_head(saved, heads, args, (task / hk, task % hk), into, scratch));
     });
-    interleave(&mut dk, (hk, dh), args.k_seq.lens(), |s, head| &parts[s * hk + head].dk);
-    interleave(&mut dv, (hk, dh), args.k_seq.lens(), |s, head| &parts[s * hk + head].dv);
     (dq, dk, dv)
 }
 
-/// The gradients of one key head of one sequence: `dq` [group, lq, padded dh], `dk` and `dv` [lk, padded dh].
-struct Part {
-    dq: Vec<f32>,
-    dk: Vec<f32>,
-    dv: Vec<f32>,
+/// Where the gradients of one key head of one sequence go: those of its query heads' rows, of its keys and values.
+struct Task<'a> {
+    dq: Vec<Vec<&'a mut [f32]>>,
+    dk: Vec<&'a mut [f32]>,
+    dv: Vec<&'a mut [f32]>,
 }
 
 fn key_head(
     saved: &Saved,
     heads: Heads,
     args: &Attention,
-    sequence: usize,
-    kv_head: usize,
+    (sequence, kv_head): (usize, usize),
+    mut task: Task,
     scratch: &mut Scratch,
-) -> Part {
+) {
     let Heads { h, hk, dh } = heads;
-    let (group, wide) = (h / hk, padded(dh));
-    let (lq, lk) = (args.q_seq.len_of(sequence), args.k_seq.len_of(sequence));
-    let mut part = Part { dq: vec![0.0; group * lq * wide], dk: vec![0.0; lk * wide], dv: vec![0.0; lk * wide] };
-    gather(&mut scratch.k, saved.k, args.k_seq.range(sequence), (kv_head, hk, dh), 1.0);
-    gather(&mut scratch.v, saved.v, args.k_seq.range(sequence), (kv_head, hk, dh), 1.0);
-    for (g, dq) in part.dq.chunks_exact_mut((lq * wide).max(1)).enumerate() {
+    let (group, keys) = (h / hk, args.k_seq.range(sequence));
+    gather(&mut scratch.k, saved.k, keys.clone(), (kv_head, hk, dh), 1.0);
+    gather(&mut scratch.v, saved.v, keys.clone(), (kv_head, hk, dh), 1.0);
+    take(&mut scratch.dk, keys.len() * padded(dh)).fill(0.0);
+    take(&mut scratch.dv, keys.len() * padded(dh)).fill(0.0);
+    for (g, dq) in task.dq.iter_mut().enumerate() {
         let view = View::new(args, sequence, kv_head * group + g);
-        for (tile, dq) in dq.chunks_mut(TILE_Q * wide).enumerate() {
-            let into = Into { dq, dk: &mut part.dk, dv: &mut part.dv };
-            query_tile(saved, heads, &view, tile * TILE_Q, into, scratch);
+        for (tile, dq) in dq.chunks_mut(TILE_Q).enumerate() {
+            query_tile(saved, heads, &view, tile * TILE_Q, dq, scratch);
         }
     }
-    part.dq.iter_mut().for_each(|x| *x *= args.scale);
-    part
+    scatter(&scratch.dk, 1.0, &mut task.dk);
+    scatter(&scratch.dv, 1.0, &mut task.dv);
 }
 
-/// Where a tile of queries adds its gradients.
-struct Into<'a> {
-    dq: &'a mut [f32],
-    dk: &'a mut [f32],
-    dv: &'a mut [f32],
-}
-
-fn query_tile(saved: &Saved, heads: Heads, view: &View, q0: usize, into: Into, scratch: &mut Scratch) {
+/// Fills the gradients of a tile of queries and adds to those of the keys and values they see.
+fn query_tile(saved: &Saved, heads: Heads, view: &View, q0: usize, dq_rows: &mut [&mut [f32]], scratch: &mut Scratch) {
     let Heads { h, dh, .. } = heads;
     let wide = padded(dh);
-    let len = into.dq.len() / wide;
+    let len = dq_rows.len();
     let columns = padded(len);
     let start = view.args.q_seq.range(view.sequence).start + q0;
     let rows = start..start + len;
@@ -90,6 +79,8 @@ fn query_tile(saved: &Saved, heads: Heads, view: &View, q0: usize, into: Into, s
     let out = &*gather(&mut scratch.out, saved.out, rows, head, 1.0);
     let lse = &saved.lse[view.head * view.args.q_seq.total() + start..][..len];
     let softmax = Softmax::new(grad, out, lse, wide, view.mask(q0));
+    let dq = take(&mut scratch.dq, len * wide);
+    dq.fill(0.0);
     let seen = view.seen(q0 + len - 1);
     for k0 in (0..seen).step_by(TILE_K) {
         let len_k = TILE_K.min(seen - k0);
@@ -98,36 +89,22 @@ fn query_tile(saved: &Saved, heads: Heads, view: &View, q0: usize, into: Into, s
         let (k, v) = (&scratch.k[keys.clone()], &scratch.v[keys.clone()]);
         let p = take(&mut scratch.scores, len_k * columns);
         let ds = take(&mut scratch.d_scores, len_k * columns);
+        let cut = shift.map_or(Cut::None, Cut::Columns);
         for (a, b, c) in [(k, q_columns, &mut *p), (v, grad_columns, &mut *ds)] {
-            let cut = shift.map_or(Cut::None, Cut::Columns);
-            Product::<false> {
-                m: len_k,
-                n: columns,
-                k: dh,
-                a,
-                lda: wide,
-                b,
-                ldb: columns,
-                c,
-                ldc: columns,
-                add: false,
-                cut,
-            }
-            .run();
+            Product::<false> { m: len_k, n: columns, k: dh, a, lda: wide, b, ldb: columns, cut }.store(c, columns);
         }
         fill_unseen(p, columns, shift, f32::NEG_INFINITY);
         fill_unseen(ds, columns, shift, 0.0);
         softmax.backward(p, ds, columns, k0);
-        for (a, b, c) in [(&*p, grad, &mut into.dv[keys.clone()]), (&*ds, q, &mut into.dk[keys])] {
-            let cut = shift.map_or(Cut::None, Cut::DepthFrom);
-            Product::<false> { m: len_k, n: wide, k: len, a, lda: columns, b, ldb: wide, c, ldc: wide, add: true, cut }
-                .run();
+        let cut = shift.map_or(Cut::None, Cut::DepthFrom);
+        for (a, b, c) in [(&*p, grad, &mut scratch.dv), (&*ds, q, &mut scratch.dk)] {
+            Product::<false> { m: len_k, n: wide, k: len, a, lda: columns, b, ldb: wide, cut }
+                .add(&mut c[keys.clone()], wide);
         }
         let cut = shift.map_or(Cut::None, Cut::DepthTo);
-        let (a, b, c) = (&*ds, k, &mut *into.dq);
-        Product::<true> { m: len, n: wide, k: len_k, a, lda: columns, b, ldb: wide, c, ldc: wide, add: true, cut }
-            .run();
+        Product::<true> { m: len, n: wide, k: len_k, a: ds, lda: columns, b: k, ldb: wide, cut }.add(dq, wide);
     }
+    scatter(dq, view.args.scale, dq_rows);
 }
 
 /// The softmax of a tile's queries, as the forward pass left it.

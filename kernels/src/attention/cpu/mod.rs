@@ -7,15 +7,17 @@
 mod backward;
 mod forward;
 mod product;
+mod single;
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 pub use backward::{Saved, backward};
 pub use forward::forward;
 
 use super::Attention;
 use crate::simd::LANES;
-use crate::{parallel, rng};
+use crate::{rng, simd};
 
 /// Queries in a tile of scores.
 const TILE_Q: usize = 64;
@@ -34,6 +36,9 @@ struct Scratch {
     scores: Vec<f32>,
     d_scores: Vec<f32>,
     out: Vec<f32>,
+    dq: Vec<f32>,
+    dk: Vec<f32>,
+    dv: Vec<f32>,
 }
 
 fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
@@ -58,58 +63,74 @@ fn padded(dh: usize) -> usize {
 fn gather<'a>(
     buffer: &'a mut Vec<f32>,
     x: &[f32],
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     (head, heads, dh): (usize, usize, usize),
     scale: f32,
 ) -> &'a mut [f32] {
     let wide = padded(dh);
     let packed = take(buffer, rows.len() * wide);
-    for (row, out) in rows.zip(packed.chunks_exact_mut(wide)) {
-        for (out, x) in out.iter_mut().zip(&x[(row * heads + head) * dh..][..dh]) {
-            *out = x * scale;
-        }
-        out[dh..].fill(0.0);
-    }
+    simd::run(
+        #[inline(always)]
+        || {
+            for (row, out) in rows.zip(packed.chunks_exact_mut(wide)) {
+                for (out, x) in out.iter_mut().zip(&x[(row * heads + head) * dh..][..dh]) {
+                    *out = x * scale;
+                }
+                out[dh..].fill(0.0);
+            }
+        },
+    );
     packed
 }
 
 /// The transpose of gathered rows as [dh, padded rows].
 fn transpose<'a>(buffer: &'a mut Vec<f32>, rows: &[f32], dh: usize) -> &'a mut [f32] {
     let wide = padded(dh);
-    let columns = padded(rows.len() / wide);
+    let count = rows.len() / wide;
+    let columns = padded(count);
     let out = take(buffer, dh * columns);
-    out.fill(0.0);
+    for to in out.chunks_exact_mut(columns) {
+        to[count..].fill(0.0);
+    }
     for (i, row) in rows.chunks_exact(wide).enumerate() {
-        for (c, x) in row[..dh].iter().enumerate() {
-            out[c * columns + i] = *x;
+        for (to, x) in out.chunks_exact_mut(columns).zip(row) {
+            to[i] = *x;
         }
     }
     out
 }
 
-/// Writes the heads' parts, [rows, padded dh] each, into `out` [t, heads, dh]: piece `i` is the next `rows[i]` rows.
-fn interleave<'a>(
-    out: &mut [f32],
-    (heads, dh): (usize, usize),
-    rows: impl Iterator<Item = usize>,
-    part: impl Fn(usize, usize) -> &'a [f32] + Sync + Send,
-) {
-    let work = out.len();
-    let mut rest = out;
-    let mut pieces = Vec::new();
+/// The rows of each head of each piece of `out` [t, heads, dh], piece `i` being the next `rows[i]` rows: piece-major.
+fn by_head(out: &mut [f32], heads: usize, dh: usize, rows: impl Iterator<Item = usize>) -> Vec<Vec<&mut [f32]>> {
+    let mut parts = Vec::new();
+    let mut vectors = out.chunks_exact_mut(dh);
     for rows in rows {
-        let (piece, after) = rest.split_at_mut(rows * heads * dh);
-        pieces.push(piece);
-        rest = after;
-    }
-    parallel::for_each(pieces, work, |i, piece| {
-        for head in 0..heads {
-            let parts = part(i, head).chunks_exact(padded(dh));
-            for (row, part) in piece.chunks_exact_mut(heads * dh).zip(parts) {
-                row[head * dh..(head + 1) * dh].copy_from_slice(&part[..dh]);
+        let first = parts.len();
+        parts.extend((0..heads).map(|_| Vec::with_capacity(rows)));
+        for _ in 0..rows {
+            for (part, vector) in parts[first..].iter_mut().zip(&mut vectors) {
+                part.push(vector);
             }
         }
-    });
+    }
+    parts
+}
+
+/// Writes gathered rows, times `scale`, where they belong.
+fn scatter(rows: &[f32], scale: f32, out: &mut [&mut [f32]]) {
+    let Some(dh) = out.first().map(|row| row.len()) else {
+        return;
+    };
+    simd::run(
+        #[inline(always)]
+        || {
+            for (out, row) in out.iter_mut().zip(rows.chunks_exact(padded(dh))) {
+                for (out, x) in out.iter_mut().zip(row) {
+                    *out = x * scale;
+                }
+            }
+        },
+    );
 }
 
 /// One sequence seen by one of its query heads.

@@ -5,7 +5,7 @@ use pulp::{Simd, WithSimd};
 use crate::simd::LANES;
 
 /// Rows of a register block. With two vectors of columns: 12 accumulators, 2 operands and a broadcast fill AVX2's 16
-/// registers, and keep both multiply-add ports of AVX-512 busy.
+/// registers; AVX-512 has room for twice the rows.
 const ROWS: usize = 6;
 
 /// Which part of a product the causal mask leaves, for the row block `first..=last`. The number is the place of the
@@ -36,8 +36,8 @@ impl Cut {
     }
 }
 
-/// `c [m, n] = a b`, or `c += a b` with `add`: `a` is [m, k], or [k, m] where `T`; `b` is [k, n]. `n` and the row
-/// strides of `b` and `c` are multiples of [`LANES`]. With `Cut::Columns` the columns cut off are left as they were.
+/// The product `a b` [m, n]: `a` is [m, k], or [k, m] where `T`; `b` is [k, n]; `lda` and `ldb` are their rows' strides.
+/// `n` and `ldb` are multiples of [`LANES`].
 pub struct Product<'a, const T: bool> {
     pub m: usize,
     pub n: usize,
@@ -46,26 +46,42 @@ pub struct Product<'a, const T: bool> {
     pub lda: usize,
     pub b: &'a [f32],
     pub ldb: usize,
-    pub c: &'a mut [f32],
-    pub ldc: usize,
-    pub add: bool,
     pub cut: Cut,
 }
 
 impl<const T: bool> Product<'_, T> {
-    pub fn run(self) {
-        pulp::Arch::new().dispatch(self);
+    /// `c = a b`, the rows of `c` `ldc` apart. With `Cut::Columns` the columns cut off are left as they were.
+    pub fn store(self, c: &mut [f32], ldc: usize) {
+        pulp::Arch::new().dispatch(Into { product: self, c, ldc, add: false });
+    }
+
+    /// `c += a b`.
+    pub fn add(self, c: &mut [f32], ldc: usize) {
+        pulp::Arch::new().dispatch(Into { product: self, c, ldc, add: true });
     }
 }
 
-impl<const T: bool> WithSimd for Product<'_, T> {
+/// A product and where it goes.
+struct Into<'a, const T: bool> {
+    product: Product<'a, T>,
+    c: &'a mut [f32],
+    ldc: usize,
+    add: bool,
+}
+
+impl<const T: bool> WithSimd for Into<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
+        let m = self.product.m;
         let mut row = 0;
-        while row < self.m {
-            match self.m - row {
+        while row + 2 * ROWS <= m && S::REGISTER_COUNT >= 32 {
+            self.rows::<S, { 2 * ROWS }>(simd, row);
+            row += 2 * ROWS;
+        }
+        while row < m {
+            match m - row {
                 1 => self.rows::<S, 1>(simd, row),
                 2 => self.rows::<S, 2>(simd, row),
                 3 => self.rows::<S, 3>(simd, row),
@@ -78,15 +94,15 @@ impl<const T: bool> WithSimd for Product<'_, T> {
     }
 }
 
-impl<const T: bool> Product<'_, T> {
+impl<const T: bool> Into<'_, T> {
     #[inline(always)]
     fn rows<S: Simd, const M: usize>(&mut self, simd: S, row: usize) {
-        let (mut col, from, to) = self.cut.of(row, row + M - 1, self.n, self.k);
-        while col + 2 * S::F32_LANES <= self.n {
+        let (mut col, from, to) = self.product.cut.of(row, row + M - 1, self.product.n, self.product.k);
+        while col + 2 * S::F32_LANES <= self.product.n {
             self.block::<S, M, 2>(simd, row, col, from, to);
             col += 2 * S::F32_LANES;
         }
-        while col < self.n {
+        while col < self.product.n {
             self.block::<S, M, 1>(simd, row, col, from, to);
             col += S::F32_LANES;
         }
@@ -102,17 +118,18 @@ impl<const T: bool> Product<'_, T> {
         from: usize,
         to: usize,
     ) {
+        let product = &self.product;
         let width = N * S::F32_LANES;
         let mut acc = [[simd.splat_f32s(0.0); N]; M];
         let mut a_rows: [&[f32]; M] = [&[]; M];
         if !T {
             for (i, a) in a_rows.iter_mut().enumerate() {
-                *a = &self.a[(row + i) * self.lda..][..to];
+                *a = &product.a[(row + i) * product.lda..][..to];
             }
         }
         for p in from..to {
-            let b = S::as_simd_f32s(&self.b[p * self.ldb + col..][..width]).0;
-            let a_column = if T { &self.a[p * self.lda + row..][..M] } else { &[][..] };
+            let b = S::as_simd_f32s(&product.b[p * product.ldb + col..][..width]).0;
+            let a_column = if T { &product.a[p * product.lda + row..][..M] } else { &[][..] };
             for (i, acc) in acc.iter_mut().enumerate() {
                 let a = simd.splat_f32s(if T { a_column[i] } else { a_rows[i][p] });
                 for (acc, b) in acc.iter_mut().zip(b) {
