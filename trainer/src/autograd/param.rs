@@ -22,6 +22,22 @@ pub enum Group {
     Decoder,
 }
 
+impl Group {
+    /// All groups.
+    pub const ALL: [Self; 5] = [Self::EncoderFrontend, Self::Encoder, Self::Connector, Self::Emotion, Self::Decoder];
+
+    /// Its name in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EncoderFrontend => "encoder_frontend",
+            Self::Encoder => "encoder",
+            Self::Connector => "connector",
+            Self::Emotion => "emotion",
+            Self::Decoder => "decoder",
+        }
+    }
+}
+
 /// A named tensor a model computes with. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Param(Arc<Inner>);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Error, Result};
+use crate::autograd::Group;
 use crate::config::{choice, section};
 
 choice! {
@@ -42,18 +43,20 @@ section! {
 }
 
 impl OptimizerConfig {
-    /// The peak learning rate of `group`.
-    pub fn peak_lr(&self, group: &str) -> f64 {
-        self.groups.get(group).copied().unwrap_or(self.lr)
+    /// The peak learning rate of `group`. The encoder's front-end goes with the encoder unless it has one of its own.
+    pub fn peak_lr(&self, group: Group) -> f64 {
+        let own = self.groups.get(group.name());
+        let encoder = || self.groups.get(Group::Encoder.name()).filter(|_| group == Group::EncoderFrontend);
+        own.or_else(encoder).copied().unwrap_or(self.lr)
     }
 
-    /// Errors on values outside their range and on groups that are not among `known`.
-    pub fn validate(&self, known: &[&str]) -> Result<()> {
+    /// Errors on values outside their range and on groups that do not exist.
+    pub fn validate(&self) -> Result<()> {
         check("optimizer.lr", self.lr, "a positive number", |v| v > 0.0)?;
         for (name, &lr) in &self.groups {
             let key = format!("optimizer.groups.{name}");
-            if !known.contains(&name.as_str()) {
-                return Err(Error::Setting { key, problem: no_such_group(name, known) });
+            if !Group::ALL.iter().any(|g| g.name() == name) {
+                return Err(Error::Setting { key, problem: no_such_group(name) });
             }
             check(&key, lr, "a number of at least 0", |v| v >= 0.0)?;
         }
@@ -74,7 +77,8 @@ pub(super) fn check(key: &str, value: f64, expected: &'static str, fits: impl Fn
     Err(Error::Setting { key: key.to_owned(), problem: format!("expected {expected}, found {value}") })
 }
 
-fn no_such_group(name: &str, known: &[&str]) -> String {
+fn no_such_group(name: &str) -> String {
+    let known = Group::ALL.map(Group::name);
     let alike = |group: &str| strsim::jaro_winkler(name, group);
     match known.iter().max_by(|a, b| alike(a).total_cmp(&alike(b))) {
         Some(nearest) if alike(nearest) >= 0.75 => format!("no such group; did you mean `{nearest}`?"),
@@ -87,8 +91,6 @@ fn no_such_group(name: &str, known: &[&str]) -> String {
 mod tests {
     use super::*;
 
-    const GROUPS: [&str; 3] = ["encoder", "connector", "emotion"];
-
     fn parse(text: &str) -> OptimizerConfig {
         toml::from_str(text).unwrap()
     }
@@ -96,17 +98,23 @@ mod tests {
     #[test]
     fn groups_have_learning_rates_of_their_own() {
         let config = parse("lr = 1e-3\n[groups]\nencoder = 1e-5\n");
-        config.validate(&GROUPS).unwrap();
-        assert_eq!(config.peak_lr("encoder"), 1e-5);
-        assert_eq!(config.peak_lr("connector"), 1e-3);
+        config.validate().unwrap();
+        assert_eq!(config.peak_lr(Group::Encoder), 1e-5);
+        assert_eq!(config.peak_lr(Group::EncoderFrontend), 1e-5);
+        assert_eq!(config.peak_lr(Group::Connector), 1e-3);
+        let config = parse("[groups]\nencoder = 1e-5\nencoder_frontend = 0.0\n");
+        assert_eq!(config.peak_lr(Group::EncoderFrontend), 0.0);
     }
 
     #[test]
     fn an_unknown_group_is_an_error_naming_the_nearest() {
-        let error = parse("[groups]\nencodr = 1e-5\n").validate(&GROUPS).unwrap_err().to_string();
+        let error = parse("[groups]\nencodr = 1e-5\n").validate().unwrap_err().to_string();
         assert_eq!(error, "`optimizer.groups.encodr`: no such group; did you mean `encoder`?");
-        let error = parse("[groups]\nxyz = 1e-5\n").validate(&GROUPS).unwrap_err().to_string();
-        assert_eq!(error, "`optimizer.groups.xyz`: no such group; there are encoder, connector, emotion");
+        let error = parse("[groups]\nxyz = 1e-5\n").validate().unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "`optimizer.groups.xyz`: no such group; there are encoder_frontend, encoder, connector, emotion, decoder"
+        );
     }
 
     #[test]
@@ -123,7 +131,7 @@ mod tests {
             ("[groups]\nencoder = -1.0", "optimizer.groups.encoder"),
         ];
         for (text, key) in cases {
-            let error = parse(text).validate(&GROUPS).unwrap_err().to_string();
+            let error = parse(text).validate().unwrap_err().to_string();
             assert!(error.starts_with(&format!("`{key}`: expected ")), "{text}: {error}");
         }
     }
