@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. Errors go up to `main`, which prints them in one line.
 
 mod config;
+mod prepare;
 
 use std::{
     io::{self, Write},
@@ -20,6 +21,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Config(config::ConfigArgs),
+    Prepare(prepare::PrepareArgs),
 }
 
 /// A configuration file and what overrides it.
@@ -47,6 +49,7 @@ pub(crate) struct Overrides {
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Config(args) => config::run::<crate::config::RunConfig>(&args),
+        Command::Prepare(args) => prepare::run(args),
     }
 }
 

@@ -1,9 +1,13 @@
 //! The data plane: from recordings and text to packed batches.
 
 pub mod audio;
+pub mod batch;
 pub mod corpus;
 pub mod emotion;
+pub mod loader;
 pub mod manifest;
+pub mod prepare;
+pub mod sampler;
 pub mod shard;
 pub mod text;
 pub mod utterance;
@@ -12,8 +16,11 @@ use std::path::PathBuf;
 
 use crate::config::{choice, section};
 
+pub use batch::Batch;
 pub use corpus::{Corpus, CorpusError, CorpusOptions};
 pub use emotion::Emotion;
+pub use loader::{Loader, LoaderError, LoaderOptions, Step};
+pub use sampler::Sampler;
 pub use utterance::Utterance;
 
 choice! {

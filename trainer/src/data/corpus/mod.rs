@@ -61,7 +61,7 @@ pub enum CorpusError {
     },
     /// Too many cannot be used.
     #[error(
-        "{bad} of {total} utterances cannot be used, more than the allowed share of {share} (max_bad_share); the first: {first}"
+        "{bad} of {total} utterances cannot be used, more than the allowed share of {share} (max_bad_share); one is {example}"
     )]
     TooManyBad {
         /// How many.
@@ -71,7 +71,7 @@ pub enum CorpusError {
         /// What is allowed.
         share: f64,
         /// One of them.
-        first: String,
+        example: String,
     },
     /// More than an index can hold.
     #[error("the corpus has {total} utterances, more than the supported 4294967295")]
@@ -136,6 +136,7 @@ pub struct Corpus {
     kept: Vec<u32>,
     costs: Vec<f32>,
     report: CorpusReport,
+    max_bad_share: f64,
 }
 
 impl Corpus {
@@ -166,9 +167,16 @@ impl Corpus {
             .zip(&starts[..sources.len()])
             .map(|(source, &start)| Part::of(source, start, options))
             .collect::<Result<_, CorpusError>>()?;
-        let mut corpus = Self { sources, starts, kept: Vec::new(), costs: Vec::new(), report: CorpusReport::default() };
+        let mut corpus = Self {
+            sources,
+            starts,
+            kept: Vec::new(),
+            costs: Vec::new(),
+            report: CorpusReport::default(),
+            max_bad_share: options.max_bad_share,
+        };
         parts.into_iter().for_each(|part| corpus.append(part));
-        corpus.check(paths, options)?;
+        corpus.check(paths)?;
         Ok(corpus)
     }
 
@@ -184,20 +192,29 @@ impl Corpus {
         report.bad.extend(part.report.bad);
     }
 
-    fn check(&self, paths: &[PathBuf], options: &CorpusOptions) -> Result<(), CorpusError> {
-        let total = self.starts[self.sources.len()];
-        let bad = self.report.bad.len();
-        if let Some(first) = self.report.bad.first()
-            && bad as f64 > options.max_bad_share * total as f64
-        {
-            let first = format!("{}: {}", first.source, first.reason);
-            return Err(CorpusError::TooManyBad { bad, total, share: options.max_bad_share, first });
+    fn check(&self, paths: &[PathBuf]) -> Result<(), CorpusError> {
+        if let Some(first) = self.report.bad.first() {
+            self.check_bad(0, first)?;
         }
         if self.kept.is_empty() {
             let what = paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
-            return Err(CorpusError::Empty { what, total, report: self.report.summary() });
+            return Err(CorpusError::Empty { what, total: self.total(), report: self.report.summary() });
         }
         Ok(())
+    }
+
+    fn total(&self) -> usize {
+        self.starts[self.sources.len()]
+    }
+
+    /// Errors if, with `more` found since opening, too many utterances cannot be used; `example` is one of them.
+    pub fn check_bad(&self, more: usize, example: &Reject) -> Result<(), CorpusError> {
+        let (bad, total, share) = (self.report.bad.len() + more, self.total(), self.max_bad_share);
+        if bad as f64 <= share * total as f64 {
+            return Ok(());
+        }
+        let example = format!("{}: {}", example.source, example.reason);
+        Err(CorpusError::TooManyBad { bad, total, share, example })
     }
 
     /// The number of utterances kept.
@@ -244,6 +261,15 @@ impl Corpus {
             (Source::Manifest { entries, .. }, i) => Ok(entries[i].load(None)?),
             (Source::Shard(shard), i) => Ok(shard.get(i)?),
         }
+    }
+
+    /// Utterance `index` as one that cannot be used.
+    pub fn reject(&self, index: usize, reason: String) -> Reject {
+        let id = match self.locate(index) {
+            (Source::Manifest { entries, .. }, i) => entries[i].id.clone(),
+            (Source::Shard(shard), i) => shard.texts(i).map_or_else(|_| String::new(), |u| u.id.into()),
+        };
+        Reject { source: self.describe(index), id, reason }
     }
 
     /// Where utterance `index` comes from, for people.

@@ -1,0 +1,132 @@
+//! Packing utterances into tensors.
+
+use candle_core::{Device, Tensor};
+use echat_kernels::{SeqLens, rng, wave_norm};
+
+use super::audio::SAMPLE_RATE;
+use super::{Emotion, Target, Utterance};
+
+/// Utterances packed one after the other, nothing padded. Everything but the waveforms has one item an utterance.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Samples of all utterances, [samples, 1], f32, on the CPU: `i16 / 32768`, normalised per utterance if so asked.
+    pub waves: Tensor,
+    /// Which rows of `waves` are whose; none for a text-only utterance.
+    pub wave_lens: SeqLens,
+    /// Number in the corpus.
+    pub indices: Vec<u32>,
+    /// A hash of the id: what randomness is drawn by, so that it does not depend on batching, ranks or sources.
+    pub keys: Vec<u64>,
+    /// Names.
+    pub ids: Vec<String>,
+    /// What is said.
+    pub texts: Vec<String>,
+    /// The answer to be given.
+    pub responses: Vec<Option<String>>,
+    /// How it is said.
+    pub emotions: Vec<Option<Emotion>>,
+    /// What stands in place of speech where there is none.
+    pub contexts: Vec<Option<String>>,
+}
+
+impl Batch {
+    /// Packs `utterances`, each with its number in the corpus. `normalize`: each to zero mean and unit variance.
+    ///
+    /// Errors: only if candle cannot hold the tensor.
+    pub fn pack(utterances: &[(u32, Utterance)], normalize: bool) -> echat_kernels::Result<Self> {
+        let wave_lens = SeqLens::from_lens(utterances.iter().map(|(_, u)| u.audio.len()));
+        let mut waves = vec![0.0; wave_lens.total()];
+        for ((_, utterance), rows) in utterances.iter().zip(wave_lens.ranges()) {
+            wave_norm::forward(&utterance.audio, &mut waves[rows], normalize)?;
+        }
+        let waves = Tensor::from_vec(waves, (wave_lens.total(), 1), &Device::Cpu)?;
+        let owned = |text: Option<&str>| text.map(String::from);
+        Ok(Self {
+            waves,
+            wave_lens,
+            indices: utterances.iter().map(|(i, _)| *i).collect(),
+            keys: utterances.iter().map(|(_, u)| rng::mix(rng::site(u.id))).collect(),
+            ids: utterances.iter().map(|(_, u)| u.id.into()).collect(),
+            texts: utterances.iter().map(|(_, u)| u.text.into()).collect(),
+            responses: utterances.iter().map(|(_, u)| owned(u.response)).collect(),
+            emotions: utterances.iter().map(|(_, u)| u.emotion).collect(),
+            contexts: utterances.iter().map(|(_, u)| owned(u.context)).collect(),
+        })
+    }
+
+    /// The number of utterances.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Seconds of speech.
+    pub fn seconds(&self) -> f64 {
+        self.wave_lens.total() as f64 / f64::from(SAMPLE_RATE)
+    }
+
+    /// What the decoder shall write for each utterance.
+    pub fn targets(&self, target: Target) -> impl Iterator<Item = &str> {
+        self.texts.iter().zip(&self.responses).map(move |(text, response)| target.choose(text, response.as_deref()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn utterance(id: &str, audio: Vec<i16>) -> Utterance<'_> {
+        Utterance {
+            id,
+            text: "t",
+            response: Some("r"),
+            emotion: None,
+            speaker: None,
+            context: None,
+            audio: audio.into(),
+        }
+    }
+
+    fn rows(batch: &Batch, i: usize) -> Vec<f32> {
+        let all: Vec<f32> = batch.waves.flatten_all().unwrap().to_vec1().unwrap();
+        all[batch.wave_lens.range(i)].to_vec()
+    }
+
+    #[test]
+    fn neighbours_change_nothing() {
+        let noise = |seed: u64, n: u64| (0..n).map(|i| (rng::key(seed, i) >> 52) as i16).collect::<Vec<i16>>();
+        let utterances = [utterance("a", noise(1, 700)), utterance("b", vec![]), utterance("c", noise(2, 301))];
+        for normalize in [false, true] {
+            let numbered: Vec<_> = utterances.iter().cloned().enumerate().map(|(i, u)| (i as u32, u)).collect();
+            let together = Batch::pack(&numbered, normalize).unwrap();
+            assert_eq!(together.waves.dims(), [1001, 1]);
+            assert_eq!(together.wave_lens.offsets(), [0, 700, 700, 1001]);
+            for (i, one) in numbered.iter().enumerate() {
+                let alone = Batch::pack(std::slice::from_ref(one), normalize).unwrap();
+                assert_eq!(rows(&alone, 0), rows(&together, i));
+                assert_eq!((alone.keys[0], &alone.ids[0]), (together.keys[i], &together.ids[i]));
+            }
+        }
+        let batch = Batch::pack(&[(0, utterances[0].clone())], true).unwrap();
+        let wave = rows(&batch, 0);
+        let mean = wave.iter().sum::<f32>() / 700.0;
+        let var = wave.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 700.0;
+        assert!(mean.abs() <= 1e-5 && (var - 1.0).abs() <= 1e-3, "{mean} {var}");
+        let plain = rows(&Batch::pack(&[(0, utterances[0].clone())], false).unwrap(), 0);
+        assert!(plain.iter().zip(&*utterances[0].audio).all(|(&x, &y)| x == f32::from(y) / 32_768.0));
+    }
+
+    #[test]
+    fn a_batch_of_text_alone_has_no_samples() {
+        let batch = Batch::pack(&[(0, utterance("a", vec![])), (1, utterance("b", vec![]))], true).unwrap();
+        assert_eq!(batch.waves.dims(), [0, 1]);
+        assert_eq!((batch.len(), batch.wave_lens.count(), batch.seconds()), (2, 2, 0.0));
+        assert_eq!(batch.targets(Target::Response).collect::<Vec<_>>(), ["r", "r"]);
+        assert_ne!(batch.keys[0], batch.keys[1]);
+    }
+}

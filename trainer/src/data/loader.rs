@@ -1,0 +1,219 @@
+//! Threads that build the coming steps while the present one is computed.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::corpus::{Corpus, CorpusError, Reject};
+use super::sampler::{Sampler, assign, micro_batches};
+use super::{Batch, DataConfig};
+
+/// Which part of each step a loader builds, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoaderOptions {
+    /// This rank.
+    pub rank: usize,
+    /// All ranks.
+    pub world: usize,
+    /// Seconds in a micro-batch, at most.
+    pub micro_batch_seconds: f64,
+    /// Whether each waveform is brought to zero mean and unit variance (the encoder's `do_normalize`).
+    pub normalize: bool,
+    /// Steps each thread builds ahead.
+    pub prefetch: usize,
+    /// Threads. The order of steps does not depend on them.
+    pub threads: usize,
+}
+
+impl LoaderOptions {
+    /// As `data` says, for rank `rank` of `world`.
+    pub fn new(data: &DataConfig, rank: usize, world: usize, normalize: bool) -> Self {
+        let DataConfig { micro_batch_seconds, prefetch, threads, .. } = *data;
+        Self { rank, world, micro_batch_seconds, normalize, prefetch, threads }
+    }
+}
+
+/// One rank's part of one step.
+#[derive(Debug)]
+pub struct Step {
+    /// Counted from the start of training.
+    pub step: u64,
+    /// The epoch, from 0.
+    pub epoch: u64,
+    /// The step in its epoch, from 0.
+    pub step_in_epoch: u64,
+    /// This rank's micro-batches; none if there are more ranks than utterances.
+    pub batches: Vec<Batch>,
+    /// Utterances of all ranks, those left out included.
+    pub utterances: usize,
+    /// Their cost in seconds.
+    pub seconds: f64,
+    /// This rank's utterances that could not be read, and were left out.
+    pub skipped: Vec<Reject>,
+    /// How long [`Loader::next`] waited for this step.
+    pub waited: Duration,
+    /// The skipped utterances' numbers in the corpus.
+    skipped_indices: Vec<u32>,
+}
+
+/// Why there is no next step.
+#[derive(Debug, thiserror::Error)]
+pub enum LoaderError {
+    /// The corpus cannot be read, or too much of it cannot.
+    #[error(transparent)]
+    Corpus(#[from] CorpusError),
+    /// A batch could not be packed.
+    #[error("cannot pack a batch: {0}")]
+    Pack(#[from] echat_kernels::Error),
+    /// The operating system gives no thread.
+    #[error("cannot start a loader thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// A loader thread ended without a word.
+    #[error("a loader thread died at step {step}")]
+    Died {
+        /// The step that was due.
+        step: u64,
+    },
+}
+
+/// Yields the steps of a range in order, built ahead by other threads. Ends after the last or after an error.
+pub struct Loader {
+    corpus: Arc<Corpus>,
+    /// Thread `i` builds every step whose distance from the first is `i` modulo their number.
+    receivers: Vec<Receiver<Result<Step, LoaderError>>>,
+    threads: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    first: u64,
+    steps: Range<u64>,
+    bad: HashSet<u32>,
+}
+
+/// What a thread needs.
+struct Builder {
+    corpus: Arc<Corpus>,
+    sampler: Arc<Sampler>,
+    options: LoaderOptions,
+    stop: Arc<AtomicBool>,
+}
+
+impl Loader {
+    /// Starts building `steps` of `corpus`.
+    pub fn new(
+        corpus: Arc<Corpus>,
+        sampler: Arc<Sampler>,
+        options: &LoaderOptions,
+        steps: Range<u64>,
+    ) -> Result<Self, LoaderError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (first, bad) = (steps.start, HashSet::new());
+        let mut loader =
+            Self { corpus, receivers: Vec::new(), threads: Vec::new(), stop, first, steps: steps.clone(), bad };
+        let threads = options.threads.max(1);
+        for i in 0..threads {
+            // The thread itself holds one finished step while it waits for room.
+            let (sender, receiver) = sync_channel(options.prefetch.saturating_sub(1));
+            let builder = Builder {
+                corpus: loader.corpus.clone(),
+                sampler: sampler.clone(),
+                options: options.clone(),
+                stop: loader.stop.clone(),
+            };
+            let mine = (steps.start + i as u64..steps.end).step_by(threads);
+            let thread = std::thread::Builder::new().name(format!("loader-{i}"));
+            loader.threads.push(thread.spawn(move || builder.run(mine, &sender))?);
+            loader.receivers.push(receiver);
+        }
+        Ok(loader)
+    }
+
+    fn receive(&mut self, step: u64) -> Result<Step, LoaderError> {
+        let begun = Instant::now();
+        let receiver = &self.receivers[((step - self.first) % self.receivers.len() as u64) as usize];
+        let mut built = receiver.recv().unwrap_or(Err(LoaderError::Died { step }))?;
+        built.waited = begun.elapsed();
+        self.bad.extend(&built.skipped_indices);
+        if let Some(first) = built.skipped.first() {
+            self.corpus.check_bad(self.bad.len(), first)?;
+        }
+        Ok(built)
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Step, LoaderError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let step = self.steps.next()?;
+        let result = self.receive(step);
+        if result.is_err() {
+            self.steps = 0..0;
+        }
+        Some(result)
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // A thread that waits for room wakes up when its receiver is gone.
+        self.receivers.clear();
+        for thread in self.threads.drain(..) {
+            // A panic of the thread was reported as `Died`, or nobody asked for its steps.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Builder {
+    fn run(&self, steps: impl Iterator<Item = u64>, sender: &SyncSender<Result<Step, LoaderError>>) {
+        for step in steps {
+            let built = self.build(step).transpose();
+            let Some(built) = built else { return };
+            let failed = built.is_err();
+            if sender.send(built).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    /// This rank's part of step `step`; `None` if the loader was dropped meanwhile.
+    fn build(&self, step: u64) -> Result<Option<Step>, LoaderError> {
+        let (plan, costs) = (self.sampler.at(step), self.corpus.costs());
+        let mine = assign(&plan.utterances, costs, self.options.world).swap_remove(self.options.rank);
+        let mut built = Step {
+            step,
+            epoch: plan.epoch,
+            step_in_epoch: plan.step_in_epoch,
+            batches: Vec::new(),
+            utterances: plan.utterances.len(),
+            seconds: plan.utterances.iter().map(|&u| f64::from(costs[u as usize])).sum(),
+            skipped: Vec::new(),
+            waited: Duration::ZERO,
+            skipped_indices: Vec::new(),
+        };
+        for part in micro_batches(&mine, costs, self.options.micro_batch_seconds) {
+            let mut utterances = Vec::with_capacity(part.len());
+            for index in part {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
+                match self.corpus.get(index as usize) {
+                    Ok(utterance) => utterances.push((index, utterance)),
+                    Err(CorpusError::Audio(e)) => {
+                        built.skipped.push(self.corpus.reject(index as usize, e.to_string()));
+                        built.skipped_indices.push(index);
+                    }
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            if !utterances.is_empty() {
+                built.batches.push(Batch::pack(&utterances, self.options.normalize)?);
+            }
+        }
+        Ok(Some(built))
+    }
+}

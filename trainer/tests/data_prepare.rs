@@ -1,0 +1,156 @@
+//! `prepare` makes the same shards whatever the number of threads, and says what it left out.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use echat::data::prepare::{PrepareError, PrepareOptions, Prepared, Progress, prepare};
+use echat::data::shard::ShardError;
+use echat::data::{Corpus, CorpusOptions, Target};
+use tempfile::TempDir;
+
+fn wav(path: &Path, rate: u32, samples: u32) {
+    let spec =
+        hound::WavSpec { channels: 1, sample_rate: rate, bits_per_sample: 16, sample_format: hound::SampleFormat::Int };
+    let mut writer = hound::WavWriter::create(path, spec).unwrap();
+    (0..samples).for_each(|t| writer.write_sample((t * 7919 % 20_011) as i16).unwrap());
+    writer.finalize().unwrap();
+}
+
+/// A manifest of `good` recordings of growing length, and the lines of `more`.
+fn manifest(dir: &TempDir, good: u32, more: &[&str]) -> PathBuf {
+    let mut lines = Vec::new();
+    for i in 0..good {
+        let rate = [16_000, 8_000, 44_100][i as usize % 3];
+        wav(&dir.path().join(format!("{i}.wav")), rate, rate / 4 + 100 * i);
+        lines.push(format!(r#"{{"audio_filepath": "{i}.wav", "text": "第{i}", "emotion": "neutral"}}"#));
+    }
+    lines.extend(more.iter().map(ToString::to_string));
+    let path = dir.path().join("m.jsonl");
+    fs::write(&path, lines.join("\n")).unwrap();
+    path
+}
+
+fn run(manifest: &Path, out: &Path, options: &PrepareOptions) -> Result<Prepared, PrepareError> {
+    prepare(manifest, out, options, |_| {})
+}
+
+fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(dir).unwrap().map(|e| e.unwrap());
+    let mut files: Vec<_> =
+        entries.map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap())).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn the_bytes_do_not_depend_on_the_threads() {
+    let dir = TempDir::new().unwrap();
+    let m = manifest(&dir, 40, &[r#"{"audio_filepath": "none.wav", "text": "x"}"#]);
+    let options = PrepareOptions { max_bad_share: 0.1, shard_bytes: 100_000, ..PrepareOptions::default() };
+    let made: Vec<_> = [1, 2, 3]
+        .map(|threads| {
+            let out = dir.path().join(format!("out{threads}"));
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| run(&m, &out, &options)).unwrap();
+            files(&out)
+        })
+        .into();
+    assert!(made[0].len() > 4, "several shards");
+    assert!(made[0] == made[1] && made[0] == made[2]);
+}
+
+#[test]
+fn shards_hold_what_the_manifest_does() {
+    let dir = TempDir::new().unwrap();
+    let m = manifest(&dir, 10, &[r#"{"text": "回答", "context": "问题"}"#]);
+    let out = dir.path().join("out");
+    let mut seen = Progress::default();
+    prepare(&m, &out, &PrepareOptions::default(), |p| seen = *p).unwrap();
+    assert_eq!((seen.total, seen.done, seen.rejected), (11, 11, 0));
+    let options =
+        CorpusOptions { target: Target::Text, min_seconds: 0.1, max_seconds: 30.0, max_bad_share: 0.0, verify: true };
+    let (plain, shards) = (Corpus::open(&[m], &options).unwrap(), Corpus::open(&[out], &options).unwrap());
+    assert_eq!(plain.costs(), shards.costs());
+    for i in 0..11 {
+        assert_eq!(plain.get(i).unwrap(), shards.get(i).unwrap());
+    }
+}
+
+#[test]
+fn what_cannot_be_used_is_listed() {
+    let dir = TempDir::new().unwrap();
+    wav(&dir.path().join("short.wav"), 16_000, 100);
+    wav(&dir.path().join("long.wav"), 16_000, 17_000);
+    wav(&dir.path().join("none.wav"), 16_000, 0);
+    fs::write(dir.path().join("empty.wav"), "").unwrap();
+    let whole = fs::read(dir.path().join("long.wav")).unwrap();
+    fs::write(dir.path().join("cut.wav"), &whole[..1000]).unwrap();
+    let bad = ["short", "long", "none", "empty", "cut", "missing"];
+    let lines: Vec<String> = bad.iter().map(|n| format!(r#"{{"audio_filepath": "{n}.wav", "text": "x"}}"#)).collect();
+    let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    lines.push(r#"{"audio_filepath": "0.wav", "text": "", "id": "silent"}"#);
+    let m = manifest(&dir, 3, &lines);
+    let options = PrepareOptions { max_seconds: 1.0, max_bad_share: 0.7, ..PrepareOptions::default() };
+    let out = dir.path().join("out");
+    let prepared = run(&m, &out, &options).unwrap();
+    assert_eq!(prepared.index.utterances, 3);
+    let listed = fs::read_to_string(out.join("rejects.jsonl")).unwrap();
+    let listed: Vec<serde_json::Value> = listed.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let wanted = [
+        "shorter",
+        "longer than",
+        "no audio samples",
+        "empty (0 bytes)",
+        "truncated",
+        "cannot be read",
+        "neither text",
+    ];
+    assert_eq!(listed.len(), wanted.len());
+    for (i, (json, wanted)) in listed.iter().zip(wanted).enumerate() {
+        let reason = json["reason"].as_str().unwrap();
+        assert!(reason.contains(wanted), "{reason} ≠ {wanted}");
+        assert!(json["source"].as_str().unwrap().ends_with(&format!("m.jsonl:{}", i + 4)));
+    }
+    assert_eq!(listed[6]["id"], "silent");
+}
+
+#[test]
+fn too_many_bad_ones_are_an_error_and_leave_no_corpus() {
+    let dir = TempDir::new().unwrap();
+    let m = manifest(&dir, 3, &[r#"{"audio_filepath": "none.wav", "text": "x"}"#]);
+    let out = dir.path().join("out");
+    let error = run(&m, &out, &PrepareOptions::default()).unwrap_err();
+    assert!(matches!(error, PrepareError::TooManyBad { bad: 1, total: 4, .. }), "{error}");
+    assert!(fs::read_to_string(out.join("rejects.jsonl")).unwrap().contains("m.jsonl:4"));
+    assert!(!out.join("index.json").exists());
+}
+
+#[test]
+fn an_output_directory_that_is_not_empty_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let m = manifest(&dir, 1, &[]);
+    let error = run(&m, dir.path(), &PrepareOptions::default()).unwrap_err();
+    assert!(matches!(error, PrepareError::Shard(ShardError::NotEmpty { .. })), "{error}");
+}
+
+fn echat(args: &[&Path]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_echat")).arg("prepare").args(args).output().unwrap()
+}
+
+#[test]
+fn the_command_says_what_it_made_and_what_is_wrong() {
+    let dir = TempDir::new().unwrap();
+    let m = manifest(&dir, 3, &[]);
+    let out = dir.path().join("out");
+    let made = echat(&[&m, &out]);
+    let said = String::from_utf8(made.stdout).unwrap();
+    assert!(made.status.success());
+    assert_eq!(said, format!("{}: 3 utterances, 0.00 h, in 1 shards\n", out.display()));
+    let again = echat(&[&m, &out]);
+    let said = String::from_utf8(again.stderr).unwrap();
+    assert!(!again.status.success());
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("not empty"), "{said}");
+}
