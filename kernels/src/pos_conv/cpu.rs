@@ -1,102 +1,119 @@
-//! Each group is a convolution of stride 1 over its channels, padded: [`conv1d`] does the rest.
+//! The positional convolution on the CPU, as matrix products.
+//!
+//! A group has few channels, so one row of a product stands for several rows of the sequence: a window of
+//! `kernel + rows - 1` rows of x against a banded matrix that holds the kernel once for each of them.
+
+use std::ops::Range;
 
 use super::Sizes;
-use crate::{SeqLens, conv1d, parallel};
+use crate::gemm::{Packed, View, gemm, product};
+use crate::{SeqLens, parallel};
 
-impl Sizes {
-    fn group(&self) -> conv1d::Sizes {
-        conv1d::Sizes { c_in: self.width(), c_out: self.width(), kernel: self.kernel, stride: 1 }
+/// The least number of columns of a product.
+const COLUMNS: usize = 32;
+/// The least number of rows of a weight gradient's product.
+const ROWS: usize = 48;
+
+pub fn forward(x: &[f32], w: &[f32], bias: &[f32], seq: &SeqLens, s: Sizes) -> Vec<f32> {
+    let (n, k) = (s.width(), s.kernel);
+    let mut y = correlate(x, seq, s, k / 2, |g, o, i, tap| w[((g * n + o) * n + i) * k + tap]);
+    parallel::for_rows(&mut y, s.d, 64, |_, rows| {
+        rows.chunks_exact_mut(s.d).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
+    });
+    y
+}
+
+/// The same convolution with the kernel reversed and its channels exchanged.
+pub fn backward_input(grad: &[f32], w: &[f32], seq: &SeqLens, s: Sizes) -> Vec<f32> {
+    let (n, k) = (s.width(), s.kernel);
+    correlate(grad, seq, s, k - 1 - k / 2, |g, o, i, tap| w[((g * n + i) * n + o) * k + k - 1 - tap])
+}
+
+/// `y[t, o] = sum of x[t + tap - before, i] w(group, o, i, tap)` in each sequence and group.
+fn correlate(
+    x: &[f32],
+    seq: &SeqLens,
+    s: Sizes,
+    before: usize,
+    w: impl Fn(usize, usize, usize, usize) -> f32 + Sync,
+) -> Vec<f32> {
+    let Sizes { d, groups, kernel } = s;
+    let mut y = vec![0.0; seq.total() * d];
+    if y.is_empty() {
+        return y;
     }
-}
-
-/// The lengths of the padded sequences: those that have rows gain `kernel - 1`.
-fn padded(seq: &SeqLens, kernel: usize) -> SeqLens {
-    SeqLens::from_lens(seq.lens().map(|len| if len == 0 { 0 } else { len + kernel - 1 }))
-}
-
-/// The channels of group `g`, `[rows, width]`, each sequence with its padding.
-fn slice(x: &[f32], seq: &SeqLens, s: Sizes, g: usize, left: usize, extra: usize) -> Vec<f32> {
-    let width = s.width();
-    let mut out = Vec::with_capacity((seq.total() + seq.count() * extra) * width);
-    for range in seq.ranges().filter(|r| !r.is_empty()) {
-        out.resize(out.len() + left * width, 0.0);
-        for row in range {
-            out.extend_from_slice(&x[row * s.d + g * width..][..width]);
-        }
-        out.resize(out.len() + (extra - left) * width, 0.0);
-    }
-    out
-}
-
-/// Group `g`'s weight `[width, kernel * width]`, tap-major, from `[d, width, kernel]`.
-fn weight(w: &[f32], s: Sizes, g: usize) -> Vec<f32> {
-    let (width, kernel) = (s.width(), s.kernel);
-    let mut out = vec![0.0; width * kernel * width];
-    for (o, rows) in w[g * width * width * kernel..][..width * width * kernel].chunks_exact(width * kernel).enumerate()
-    {
-        for (i, taps) in rows.chunks_exact(kernel).enumerate() {
-            for (tap, &value) in taps.iter().enumerate() {
-                out[(o * kernel + tap) * width + i] = value;
+    let n = s.width();
+    let rows = COLUMNS.div_ceil(n);
+    let window = (kernel + rows - 1) * n;
+    let banded = parallel::map(groups, groups * window * rows * n, |g| {
+        let mut b = vec![0.0; window * rows * n];
+        for (r, tap) in (0..rows).flat_map(|r| (0..kernel).map(move |tap| (r, tap))) {
+            for i in 0..n {
+                let row = ((r + tap) * n + i) * rows * n + r * n;
+                b[row..row + n].iter_mut().enumerate().for_each(|(o, b)| *b = w(g, o, i, tap));
             }
         }
-    }
-    out
-}
-
-/// Puts each group's `[t, width]` at its channels.
-fn join(groups: Vec<Vec<f32>>, s: Sizes, rows: usize) -> Vec<f32> {
-    let width = s.width();
-    let mut y = vec![0.0; rows * s.d];
-    parallel::for_rows(&mut y, s.d, 64, |first, piece| {
-        for (i, row) in piece.chunks_exact_mut(s.d).enumerate() {
-            for (out, group) in row.chunks_exact_mut(width).zip(&groups) {
-                out.copy_from_slice(&group[(first + i) * width..][..width]);
+        Packed::new(View::rows(&b, rows * n), window, rows * n)
+    });
+    let parts = parallel::map(seq.count() * groups, y.len(), |job| {
+        let (range, g) = (seq.range(job / groups), job % groups);
+        let count = range.len().div_ceil(rows);
+        let padded = padded(x, range, s, g, before, count * rows + kernel - 1);
+        let mut y = vec![0.0; count * rows * n];
+        product(count, View { data: &padded, row: rows * n, col: 1 }, &banded[g], &mut y, rows * n, false);
+        y
+    });
+    parallel::for_sequences(&mut y, seq, d, |i, y| {
+        for (t, row) in y.chunks_exact_mut(d).enumerate() {
+            for (row, part) in row.chunks_exact_mut(n).zip(&parts[i * groups..]) {
+                row.copy_from_slice(&part[t * n..(t + 1) * n]);
             }
         }
     });
     y
 }
 
-pub fn forward(x: &[f32], w: &[f32], bias: &[f32], seq: &SeqLens, s: Sizes) -> Vec<f32> {
-    let wide = padded(seq, s.kernel);
-    let groups = parallel::map(s.groups, x.len() * s.kernel, |g| {
-        let x = slice(x, seq, s, g, s.kernel / 2, s.kernel - 1);
-        let bias = &bias[g * s.width()..][..s.width()];
-        conv1d::cpu::forward(&x, &weight(w, s, g), Some(bias), &wide, seq, s.group())
-    });
-    join(groups, s, seq.total())
+/// `len` rows of group `g` of the rows `range`, `before` rows of zeros first and zeros after.
+fn padded(x: &[f32], range: Range<usize>, s: Sizes, g: usize, before: usize, len: usize) -> Vec<f32> {
+    let n = s.width();
+    let mut padded = vec![0.0; len * n];
+    for (row, x) in padded.chunks_exact_mut(n).skip(before).zip(x[range.start * s.d..range.end * s.d].chunks_exact(s.d))
+    {
+        row.copy_from_slice(&x[g * n..(g + 1) * n]);
+    }
+    padded
 }
 
-pub fn backward_input(grad: &[f32], w: &[f32], seq: &SeqLens, s: Sizes) -> Vec<f32> {
-    let (wide, width) = (padded(seq, s.kernel), s.width());
-    let groups = parallel::map(s.groups, grad.len() * s.kernel, |g| {
-        let grad = slice(grad, seq, s, g, 0, 0);
-        let dx = conv1d::cpu::backward_input(&grad, &weight(w, s, g), &wide, seq, s.group());
-        let mut inner = Vec::with_capacity(seq.total() * width);
-        for (range, len) in wide.ranges().zip(seq.lens()) {
-            let first = range.start + if len == 0 { 0 } else { s.kernel / 2 };
-            inner.extend_from_slice(&dx[first * width..(first + len) * width]);
-        }
-        inner
-    });
-    join(groups, s, seq.total())
-}
-
+/// With `rows` rows of grad side by side, `P[(r, o), (p, i)] = sum of grad[q * rows + r, o] x[q * rows + p, i]` over q; the
+/// gradient of tap j is the sum over r of `P[(r, o), (j + r, i)]`.
 pub fn backward_weight(grad: &[f32], x: &[f32], seq: &SeqLens, s: Sizes) -> Vec<f32> {
-    let (wide, width, kernel) = (padded(seq, s.kernel), s.width(), s.kernel);
-    let groups = parallel::map(s.groups, x.len() * kernel, |g| {
-        let x = slice(x, seq, s, g, kernel / 2, kernel - 1);
-        let grad = slice(grad, seq, s, g, 0, 0);
-        let tap_major = conv1d::cpu::backward_weight(&grad, &x, &wide, seq, s.group());
-        let mut dw = vec![0.0; tap_major.len()];
-        for (o, row) in tap_major.chunks_exact(kernel * width).enumerate() {
-            for (tap, values) in row.chunks_exact(width).enumerate() {
-                for (i, &value) in values.iter().enumerate() {
-                    dw[(o * width + i) * kernel + tap] = value;
-                }
+    let Sizes { d, groups, kernel } = s;
+    let n = s.width();
+    let mut dw = vec![0.0; d * n * kernel];
+    if dw.is_empty() {
+        return dw;
+    }
+    let rows = ROWS.div_ceil(n);
+    let (high, wide) = (rows * n, (kernel + rows - 1) * n);
+    let products = parallel::map(groups, seq.total() * d, |g| {
+        let mut p = vec![0.0; high * wide];
+        for range in seq.ranges().filter(|range| !range.is_empty()) {
+            let count = range.len().div_ceil(rows);
+            let grad = padded(grad, range.clone(), s, g, 0, count * rows);
+            let x = padded(x, range, s, g, kernel / 2, count * rows + kernel - 1);
+            let windows = View { data: &x, row: high, col: 1 };
+            gemm(high, wide, count, View::rows(&grad, high).t(), windows, &mut p, wide, true);
+        }
+        p
+    });
+    parallel::for_rows(&mut dw, n * kernel, 1, |channel, dw| {
+        let (p, o) = (&products[channel / n], channel % n);
+        for r in 0..rows {
+            let row = &p[(r * n + o) * wide + r * n..][..kernel * n];
+            for (tap, row) in row.chunks_exact(n).enumerate() {
+                row.iter().enumerate().for_each(|(i, p)| dw[i * kernel + tap] += p);
             }
         }
-        dw
     });
-    groups.concat()
+    dw
 }

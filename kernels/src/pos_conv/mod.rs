@@ -1,8 +1,10 @@
-//! HuBERT's positional convolution: grouped, stride 1, "same" length, over packed sequences, channels last: x `[t, d]` to `[t, d]`.
+//! HuBERT's positional convolution: grouped, along time, stride 1, as many rows out as in (`HubertPositionalConvEmbedding`
+//! of Hugging Face transformers).
 //!
-//! As `Conv1d(d, d, k, padding = k / 2, groups)` with the last row dropped when k is even (transformers'
-//! `HubertSamePadLayer`): row `t` of a sequence sees rows `t - k/2 .. t - k/2 + k` of it, zeros outside. The weight is held as
-//! in files, `[d, d/groups, k]`. The bias gradient is [`crate::linear::backward_bias`].
+//! x `[t, d]`, w `[d, d / groups, kernel]`, bias `[d]` to y `[t, d]`. Within each sequence
+//! `y[t, o] = bias[o] + sum over i, j of x[t + j - kernel / 2, i] w[o, i, j]`, i over the channels of o's group and rows
+//! outside the sequence 0: padding of `kernel / 2` on both sides, and for an even kernel the last row dropped. A sequence's
+//! result does not depend, bitwise, on its neighbours. The bias gradient is [`crate::linear::backward_bias`].
 
 mod cpu;
 pub mod reference;
@@ -14,82 +16,75 @@ use crate::{Error, Result, SeqLens};
 
 const OP: &str = "pos_conv";
 
-/// The sizes of the convolution.
+/// The sizes of a positional convolution.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// Channels.
+    /// Channels in and out.
     pub d: usize,
-    /// Groups.
+    /// Groups of channels.
     pub groups: usize,
-    /// Taps.
+    /// Rows in a window.
     pub kernel: usize,
 }
 
 impl Sizes {
-    fn new(w: &Tensor, d: usize, groups: usize) -> Result<Self> {
+    fn new(d: usize, groups: usize, kernel: usize) -> Result<Self> {
         if groups == 0 || !d.is_multiple_of(groups) {
-            return Err(Error::Value { op: OP, message: format!("{d} channels do not divide into {groups} groups") });
+            return Err(Error::Value { op: OP, message: format!("{groups} groups do not divide {d} channels") });
         }
-        let kernel = match *w.dims() {
-            [_, _, kernel] if kernel > 0 => kernel,
-            _ => {
-                let expected = "[d, d/groups, k]".into();
-                return Err(Error::Shape { op: OP, what: "w", expected, got: w.shape().clone() });
-            }
-        };
+        if kernel == 0 {
+            return Err(Error::Value { op: OP, message: "the kernel must be at least 1".into() });
+        }
         Ok(Self { d, groups, kernel })
     }
 
-    /// Channels in a group.
+    /// Channels of a group.
     pub fn width(&self) -> usize {
         self.d / self.groups
     }
 
-    fn check(&self, w: &Tensor) -> Result<()> {
-        expect_shape(OP, "w", w, &[self.d, self.width(), self.kernel])
+    fn weight(d: usize, w: &Tensor, groups: usize) -> Result<Self> {
+        let kernel = w.dims().get(2).copied().unwrap_or(1);
+        let sizes = Self::new(d, groups, kernel)?;
+        expect_shape(OP, "w", w, &[d, sizes.width(), kernel])?;
+        Ok(sizes)
     }
 }
 
-/// x `[t, d]`, w `[d, d/groups, k]`, bias `[d]` to `[t, d]` of x's dtype.
+/// x `[t, d]`, w `[d, d / groups, kernel]`, bias `[d]` to `[t, d]` of x's dtype.
 ///
 /// # Errors
 /// Shapes that do not fit; groups that do not divide d; a dtype other than f32 or bf16.
 pub fn forward(x: &Tensor, w: &Tensor, bias: &Tensor, seq: &SeqLens, groups: usize) -> Result<Tensor> {
     let (_, d) = dims2(OP, "x", x)?;
-    let sizes = Sizes::new(w, d, groups)?;
-    sizes.check(w)?;
+    let sizes = Sizes::weight(d, w, groups)?;
     expect_shape(OP, "x", x, &[seq.total(), d])?;
     expect_shape(OP, "bias", bias, &[d])?;
     let y = cpu::forward(&read(OP, x)?, &read(OP, w)?, &read(OP, bias)?, seq, sizes);
-    write(OP, y, x.shape(), x.dtype())
+    write(OP, y, (seq.total(), d), x.dtype())
 }
 
-/// The gradient of x: grad `[t, d]`, w `[d, d/groups, k]` to `[t, d]` of grad's dtype.
+/// The gradient of x: grad `[t, d]`, w `[d, d / groups, kernel]` to `[t, d]` of grad's dtype.
 ///
 /// # Errors
 /// As [`forward`].
 pub fn backward_input(grad: &Tensor, w: &Tensor, seq: &SeqLens, groups: usize) -> Result<Tensor> {
     let (_, d) = dims2(OP, "grad", grad)?;
-    let sizes = Sizes::new(w, d, groups)?;
-    sizes.check(w)?;
+    let sizes = Sizes::weight(d, w, groups)?;
     expect_shape(OP, "grad", grad, &[seq.total(), d])?;
     let dx = cpu::backward_input(&read(OP, grad)?, &read(OP, w)?, seq, sizes);
-    write(OP, dx, grad.shape(), grad.dtype())
+    write(OP, dx, (seq.total(), d), grad.dtype())
 }
 
-/// The gradient of w: grad and x `[t, d]` to `[d, d/groups, kernel]`, f32.
+/// The gradient of w: grad and x `[t, d]` to `[d, d / groups, kernel]`, f32.
 ///
 /// # Errors
 /// As [`forward`].
 pub fn backward_weight(grad: &Tensor, x: &Tensor, seq: &SeqLens, groups: usize, kernel: usize) -> Result<Tensor> {
-    let (_, d) = dims2(OP, "x", x)?;
-    if kernel == 0 || groups == 0 || !d.is_multiple_of(groups) {
-        let message = format!("kernel {kernel} and {groups} groups do not fit {d} channels");
-        return Err(Error::Value { op: OP, message });
-    }
-    let sizes = Sizes { d, groups, kernel };
-    expect_shape(OP, "x", x, &[seq.total(), d])?;
+    let (_, d) = dims2(OP, "grad", grad)?;
+    let sizes = Sizes::new(d, groups, kernel)?;
     expect_shape(OP, "grad", grad, &[seq.total(), d])?;
+    expect_shape(OP, "x", x, &[seq.total(), d])?;
     let dw = cpu::backward_weight(&read(OP, grad)?, &read(OP, x)?, seq, sizes);
     write(OP, dw, (d, sizes.width(), kernel), DType::F32)
 }

@@ -3,51 +3,36 @@
 use super::Sizes;
 use crate::SeqLens;
 
-/// Calls `f(row of y, row of x, tap)` for every tap that falls on a row of the same sequence.
-fn each_tap(seq: &SeqLens, kernel: usize, mut f: impl FnMut(usize, usize, usize)) {
+/// Calls `f(element of y, element of x, element of w)` for every product of the sum.
+fn each_product(seq: &SeqLens, s: Sizes, mut f: impl FnMut(usize, usize, usize)) {
+    let (n, k) = (s.width(), s.kernel);
     for range in seq.ranges() {
-        for row in range.clone() {
-            for tap in 0..kernel {
-                if let Some(from) = (row + tap).checked_sub(kernel / 2).filter(|from| range.contains(from)) {
-                    f(row, from, tap);
-                }
+        for (t, tap) in range.clone().flat_map(|t| (0..k).map(move |tap| (t, tap))) {
+            let Some(from) = (t + tap).checked_sub(k / 2).filter(|from| range.contains(from)) else { continue };
+            for (o, i) in (0..s.d).flat_map(|o| (0..n).map(move |i| (o, i))) {
+                f(t * s.d + o, from * s.d + o / n * n + i, (o * n + i) * k + tap);
             }
         }
     }
 }
 
-/// Calls `f(output channel, input channel, index of the weight at tap 0)` for every pair in one group.
-fn each_pair(s: Sizes, mut f: impl FnMut(usize, usize, usize)) {
-    for o in 0..s.d {
-        for i in 0..s.width() {
-            f(o, o / s.width() * s.width() + i, (o * s.width() + i) * s.kernel);
-        }
-    }
-}
-
-/// `y[t, o] = bias[o] + sum over tap, i of x[t + tap - k/2, i] w[o, i, tap]` within each sequence and group.
+/// y `[t, d]` for x `[t, d]`, w `[d, d / groups, kernel]`, bias `[d]`.
 pub fn forward(x: &[f64], w: &[f64], bias: &[f64], seq: &SeqLens, s: Sizes) -> Vec<f64> {
-    let mut y: Vec<f64> = (0..seq.total() * s.d).map(|i| bias[i % s.d]).collect();
-    each_tap(seq, s.kernel, |row, from, tap| {
-        each_pair(s, |o, i, at| y[row * s.d + o] += x[from * s.d + i] * w[at + tap]);
-    });
+    let mut y = bias.repeat(seq.total());
+    each_product(seq, s, |to, from, weight| y[to] += x[from] * w[weight]);
     y
 }
 
-/// The gradient of x.
+/// The gradient of x `[t, d]`.
 pub fn backward_input(grad: &[f64], w: &[f64], seq: &SeqLens, s: Sizes) -> Vec<f64> {
-    let mut dx = vec![0.0; seq.total() * s.d];
-    each_tap(seq, s.kernel, |row, from, tap| {
-        each_pair(s, |o, i, at| dx[from * s.d + i] += grad[row * s.d + o] * w[at + tap]);
-    });
+    let mut dx = vec![0.0; grad.len()];
+    each_product(seq, s, |to, from, weight| dx[from] += grad[to] * w[weight]);
     dx
 }
 
-/// The gradient of w.
+/// The gradient of w `[d, d / groups, kernel]`.
 pub fn backward_weight(grad: &[f64], x: &[f64], seq: &SeqLens, s: Sizes) -> Vec<f64> {
     let mut dw = vec![0.0; s.d * s.width() * s.kernel];
-    each_tap(seq, s.kernel, |row, from, tap| {
-        each_pair(s, |o, i, at| dw[at + tap] += grad[row * s.d + o] * x[from * s.d + i]);
-    });
+    each_product(seq, s, |to, from, weight| dw[weight] += grad[to] * x[from]);
     dw
 }

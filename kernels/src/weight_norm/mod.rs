@@ -1,4 +1,5 @@
-//! Weight normalisation over taps (`torch.nn.utils.weight_norm` with `dim = 2`): `w[o, i, k] = g[k] v[o, i, k] / ‖v[:, :, k]‖₂`.
+//! Weight normalisation (Salimans and Kingma 2016) as HuBERT's positional convolution has it, torch's `weight_norm` with
+//! `dim=2`: `w[:, :, k] = g[k] v[:, :, k] / |v[:, :, k]|`, a norm over the first two axes for each k.
 
 mod cpu;
 pub mod reference;
@@ -10,29 +11,32 @@ use crate::{Error, Result};
 
 const OP: &str = "weight_norm";
 
-fn taps(v: &Tensor) -> Result<usize> {
-    match *v.dims() {
-        [_, _, taps] if taps > 0 => Ok(taps),
-        _ => Err(Error::Shape { op: OP, what: "v", expected: "[d_out, d_in, k]".into(), got: v.shape().clone() }),
+fn dims3(what: &'static str, t: &Tensor) -> Result<(usize, usize, usize)> {
+    match *t.dims() {
+        [o, i, k] => Ok((o, i, k)),
+        _ => Err(Error::Shape { op: OP, what, expected: "[out, in, kernel]".into(), got: t.shape().clone() }),
     }
 }
 
-/// v `[d_out, d_in, k]`, g `[1, 1, k]` to w of v's shape and dtype.
+/// v `[o, i, k]`, g `[1, 1, k]` to w `[o, i, k]` of v's dtype.
 ///
 /// # Errors
 /// Shapes that do not fit; a dtype other than f32 or bf16.
 pub fn forward(v: &Tensor, g: &Tensor) -> Result<Tensor> {
-    expect_shape(OP, "g", g, &[1, 1, taps(v)?])?;
-    write(OP, cpu::forward(&read(OP, v)?, &read(OP, g)?), v.shape(), v.dtype())
+    let (_, _, k) = dims3("v", v)?;
+    expect_shape(OP, "g", g, &[1, 1, k])?;
+    let w = cpu::forward(&read(OP, v)?, &read(OP, g)?);
+    write(OP, w, v.shape(), v.dtype())
 }
 
-/// The gradients of v `[d_out, d_in, k]` and g `[1, 1, k]`, both f32.
+/// The gradients of v `[o, i, k]` and g `[1, 1, k]`, f32, for grad `[o, i, k]`.
 ///
 /// # Errors
 /// As [`forward`].
 pub fn backward(grad: &Tensor, v: &Tensor, g: &Tensor) -> Result<(Tensor, Tensor)> {
-    expect_shape(OP, "g", g, &[1, 1, taps(v)?])?;
+    let (_, _, k) = dims3("v", v)?;
     expect_shape(OP, "grad", grad, v.dims())?;
+    expect_shape(OP, "g", g, &[1, 1, k])?;
     let (dv, dg) = cpu::backward(&read(OP, grad)?, &read(OP, v)?, &read(OP, g)?);
-    Ok((write(OP, dv, v.shape(), DType::F32)?, write(OP, dg, g.shape(), DType::F32)?))
+    Ok((write(OP, dv, v.shape(), DType::F32)?, write(OP, dg, (1, 1, k), DType::F32)?))
 }
