@@ -5,7 +5,7 @@
 //! starts at its row `j * stride`, so the convolution is a matrix product on an overlapping view of x. A sequence's result
 //! does not depend, bitwise, on its neighbours. The bias gradient is [`crate::linear::backward_bias`].
 
-pub(crate) mod cpu;
+mod cpu;
 pub mod reference;
 
 use candle_core::{DType, Tensor};

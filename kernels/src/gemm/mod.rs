@@ -141,7 +141,9 @@ pub fn product(m: usize, a: View, b: &Packed, c: &mut [f32], stride: usize, accu
 /// The rows of a piece of `m` rows of `work` multiply-adds each.
 fn piece_rows(m: usize, work: usize, tile: TileSize) -> usize {
     let tiles = m.div_ceil(tile.rows);
-    let pieces = tiles.div_ceil(4).min((m * work).div_ceil(PIECE)).max(1);
+    // Packed B beyond the second-level cache is fetched again for each piece: let there be fewer.
+    let least = if work > PACKED_AT_ONCE { 12 } else { 4 };
+    let pieces = tiles.div_ceil(least).min((m * work).div_ceil(PIECE)).max(1);
     // An even number, for the many machines with an even number of cores.
     tiles.div_ceil(pieces.next_multiple_of(2)) * tile.rows
 }

@@ -16,7 +16,7 @@ const ROWS: usize = 48;
 
 pub fn forward(x: &[f32], w: &[f32], bias: &[f32], seq: &SeqLens, s: Sizes) -> Vec<f32> {
     let (n, k) = (s.width(), s.kernel);
-    let mut y = correlate(x, seq, s, k / 2, |g, o, i, tap| w[((g * n + o) * n + i) * k + tap]);
+    let mut y = correlate(x, seq, s, k / 2, |g, o, i, taps| taps.copy_from_slice(&w[((g * n + o) * n + i) * k..][..k]));
     parallel::for_rows(&mut y, s.d, 64, |_, rows| {
         rows.chunks_exact_mut(s.d).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
     });
@@ -26,16 +26,20 @@ pub fn forward(x: &[f32], w: &[f32], bias: &[f32], seq: &SeqLens, s: Sizes) -> V
 /// The same convolution with the kernel reversed and its channels exchanged.
 pub fn backward_input(grad: &[f32], w: &[f32], seq: &SeqLens, s: Sizes) -> Vec<f32> {
     let (n, k) = (s.width(), s.kernel);
-    correlate(grad, seq, s, k - 1 - k / 2, |g, o, i, tap| w[((g * n + i) * n + o) * k + k - 1 - tap])
+    correlate(grad, seq, s, k - 1 - k / 2, |g, o, i, taps| {
+        taps.copy_from_slice(&w[((g * n + i) * n + o) * k..][..k]);
+        taps.reverse();
+    })
 }
 
-/// `y[t, o] = sum of x[t + tap - before, i] w(group, o, i, tap)` in each sequence and group.
+/// `y[t, o] = sum over i, j of x[t + j - before, i] taps[j]` in each sequence and group, where `w(group, o, i, taps)`
+/// gives the taps.
 fn correlate(
     x: &[f32],
     seq: &SeqLens,
     s: Sizes,
     before: usize,
-    w: impl Fn(usize, usize, usize, usize) -> f32 + Sync,
+    w: impl Fn(usize, usize, usize, &mut [f32]) + Sync,
 ) -> Vec<f32> {
     let Sizes { d, groups, kernel } = s;
     let mut y = vec![0.0; seq.total() * d];
@@ -44,17 +48,7 @@ fn correlate(
     }
     let n = s.width();
     let rows = COLUMNS.div_ceil(n);
-    let window = (kernel + rows - 1) * n;
-    let banded = parallel::map(groups, groups * window * rows * n, |g| {
-        let mut b = vec![0.0; window * rows * n];
-        for (r, tap) in (0..rows).flat_map(|r| (0..kernel).map(move |tap| (r, tap))) {
-            for i in 0..n {
-                let row = ((r + tap) * n + i) * rows * n + r * n;
-                b[row..row + n].iter_mut().enumerate().for_each(|(o, b)| *b = w(g, o, i, tap));
-            }
-        }
-        Packed::new(View::rows(&b, rows * n), window, rows * n)
-    });
+    let banded = parallel::map(groups, groups * kernel * n * n, |g| banded(s, rows, |o, i, taps| w(g, o, i, taps)));
     let parts = parallel::map(seq.count() * groups, y.len(), |job| {
         let (range, g) = (seq.range(job / groups), job % groups);
         let count = range.len().div_ceil(rows);
@@ -71,6 +65,25 @@ fn correlate(
         }
     });
     y
+}
+
+/// A group's banded matrix: column `(r, o)` holds the kernel of channel o, tap-major, from row `r * width` on.
+fn banded(s: Sizes, rows: usize, w: impl Fn(usize, usize, &mut [f32])) -> Packed {
+    let (n, kernel) = (s.width(), s.kernel);
+    let window = (kernel + rows - 1) * n;
+    let mut columns = vec![0.0; rows * n * window];
+    let mut taps = vec![0.0; kernel];
+    let mut tap_major = vec![0.0; kernel * n];
+    for o in 0..n {
+        for i in 0..n {
+            w(o, i, &mut taps);
+            tap_major[i..].iter_mut().step_by(n).zip(&taps).for_each(|(to, tap)| *to = *tap);
+        }
+        for r in 0..rows {
+            columns[(r * n + o) * window + r * n..][..kernel * n].copy_from_slice(&tap_major);
+        }
+    }
+    Packed::new(View::rows(&columns, window).t(), window, rows * n)
 }
 
 /// `len` rows of group `g` of the rows `range`, `before` rows of zeros first and zeros after.
