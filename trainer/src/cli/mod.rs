@@ -2,6 +2,7 @@
 
 mod config;
 mod prepare;
+mod synth;
 
 use std::{
     io::{self, Write},
@@ -22,6 +23,7 @@ pub struct Cli {
 enum Command {
     Config(config::ConfigArgs),
     Prepare(prepare::PrepareArgs),
+    Synth(synth::SynthArgs),
 }
 
 /// A configuration file and what overrides it.
@@ -50,6 +52,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Config(args) => config::run::<crate::config::RunConfig>(&args),
         Command::Prepare(args) => prepare::run(args),
+        Command::Synth(args) => synth::run(args),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod manifest;
 pub mod prepare;
 pub mod sampler;
 pub mod shard;
+pub mod synth;
 pub mod text;
 pub mod utterance;
 
