@@ -23,5 +23,4 @@ pub use error::{ConfigError, Origin};
 pub use load::{Loaded, load};
 pub use markdown::describe_markdown;
 pub use run::RunConfig;
-#[allow(unused_imports)]
 pub(crate) use section::{choice, section};

@@ -102,7 +102,6 @@ macro_rules! section {
 /// Declares an enum written as a string: `pub enum Kind { /// doc  Linear = "linear", … }`.
 ///
 /// It is `Copy + Debug + Eq + Display + Serialize + Deserialize + Describe`.
-#[allow(unused_macros)]
 macro_rules! choice {
     (
         $(#[doc = $doc:literal])* $vis:vis enum $name:ident {
@@ -131,5 +130,4 @@ macro_rules! choice {
     };
 }
 
-#[allow(unused_imports)]
 pub(crate) use {choice, section};

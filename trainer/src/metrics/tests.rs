@@ -164,7 +164,7 @@ fn event_files_of_later_starts_sort_later() {
 }
 
 const READ: &str = r#"
-import json, sys
+import json, struct, sys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 events = EventAccumulator(sys.argv[1], size_guidance={"scalars": 0, "tensors": 0, "histograms": 0, "images": 0}).Reload()
 tags = events.Tags()
@@ -177,7 +177,7 @@ print(json.dumps({
     "description": events.SummaryMetadata("train/loss").summary_description,
     "histogram": [histogram.step, histogram.histogram_value.min, histogram.histogram_value.max,
                   histogram.histogram_value.bucket_limit, histogram.histogram_value.bucket],
-    "images": [[i.step, i.width, i.height, list(i.encoded_image_string[:8])] for i in images],
+    "images": [[i.step, i.width, i.height, *struct.unpack(">II", i.encoded_image_string[16:24])] for i in images],
     "text": [metadata.plugin_data.plugin_name, events.Tensors("text/samples")[0].tensor_proto.string_val[0].decode()],
 }))
 "#;
@@ -213,9 +213,9 @@ fn tensorboard_reads_a_resumed_run() {
     assert_eq!(read["scalars"], json!(["optim/lr/connector", "train/loss"]));
     assert_eq!(read["description"], json!("(1-α)·decoder loss + α·emotion loss, over the global batch [nats]"));
     assert_eq!(read["histogram"], json!([6, 0.0, 3.0, [1.0, 2.0, 3.0], [0.5, 0.25, 0.25]]));
-    let png = [137, 80, 78, 71, 13, 10, 26, 10];
-    // Columns 1, 2, then 4 of which 3 come from before the resumption, and all 6 at the end.
-    let images: Vec<_> = [(1, 3), (2, 6), (4, 12), (6, 18)].map(|(step, width)| json!([step, width, 24, png])).into();
+    // Width and height as said and as in the PNG header: columns 1, 2, then 4 of which 3 come from before the resumption, and all 6 at the end.
+    let images: Vec<_> =
+        [(1, 3), (2, 6), (4, 12), (6, 18)].map(|(step, width)| json!([step, width, 24, width, 24])).into();
     assert_eq!(read["images"], json!(images));
     assert_eq!(read["text"], json!(["text", "| said | heard |\n|---|---|\n| 你好 | 你好 |"]));
 }
