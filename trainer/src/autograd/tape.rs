@@ -210,6 +210,22 @@ impl Tape {
         Ok(self.record("recompute", inputs, outputs, Work::Recompute { inputs: saved, block: Box::new(block) }, held))
     }
 
+    /// [`Tape::recompute`] or not, with the same gradients to the last bit: either way the gradients of the block's inputs are
+    /// summed within it before they join those from elsewhere (a layer sum that reads every layer).
+    pub fn block(
+        &self,
+        recompute: bool,
+        inputs: &[&Var],
+        block: impl Fn(&Tape, &[Var]) -> Result<Vec<Var>> + 'static,
+    ) -> Result<Vec<Var>> {
+        if recompute {
+            return self.recompute(inputs, block);
+        }
+        let same = |v: &&Var| self.op("block_input", &[v], v.value.clone(), |grad, _| Ok(vec![Some(grad)]));
+        let owned: Vec<Var> = inputs.iter().map(same).collect();
+        block(self, &owned)
+    }
+
     /// A tape for running a recomputed block again.
     pub(super) fn nested(&self) -> Tape {
         Tape::with_mode(Mode::Record, self.rng, Rc::clone(&self.uses))

@@ -3,4 +3,5 @@
 pub mod connector;
 pub mod decoder;
 pub mod emotion;
+pub mod hubert;
 pub mod weights;

@@ -51,6 +51,7 @@ enum Source {
     Random {
         seed: u64,
     },
+    Shapes,
 }
 
 #[derive(Default)]
@@ -104,6 +105,11 @@ impl<'p> Loader<'p> {
         Self::new(Source::Random { seed }, |_| false, params, to)
     }
 
+    /// Parameters that have shapes and take no memory (one zero each, read many times): for counting and planning.
+    pub fn shapes(params: &'p mut Params, to: Destination) -> Self {
+        Self::new(Source::Shapes, |_| false, params, to)
+    }
+
     fn new(source: Source, ignorable: fn(&str) -> bool, params: &'p mut Params, to: Destination) -> Self {
         let group = to.group;
         let shared = Shared { params: RefCell::new(params), to, source, ignorable, log: RefCell::default() };
@@ -120,11 +126,11 @@ impl<'p> Loader<'p> {
         Self { group, ..self.clone() }
     }
 
-    /// Whether the checkpoint holds `name` in this scope (a random source holds everything).
+    /// Whether the checkpoint holds `name` in this scope (any other source holds everything).
     pub fn contains(&self, name: &str) -> bool {
         match &self.shared.source {
             Source::Checkpoint { keys, .. } => keys.contains_key(&self.full(name)),
-            Source::Random { .. } => true,
+            Source::Random { .. } | Source::Shapes => true,
         }
     }
 
@@ -162,6 +168,9 @@ impl<'p> Loader<'p> {
         let (full, registered) = (self.full(name), self.registered(name));
         let mut log = shared.log.borrow_mut();
         let tensor = match &shared.source {
+            Source::Shapes => {
+                Tensor::zeros((), shared.to.dtype, &shared.to.device)?.broadcast_as(layout.model_shape(shape))?
+            }
             Source::Random { seed } => draw(init, *seed, &registered, &layout.model_shape(shape), &shared.to)?,
             Source::Checkpoint { file, keys } => match keys.get(&full) {
                 Some(key) => {

@@ -10,11 +10,13 @@ mod error;
 mod export;
 mod fingerprint;
 mod init;
+mod layers;
 mod loader;
 mod names;
 
 pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
+pub(in crate::model) use export::write_json;
 pub use export::{Layout, Manifest};
 pub use fingerprint::fingerprint;
 pub use init::Init;

@@ -65,10 +65,9 @@ fn replace_prefix(name: &str, table: &[(&str, &str)]) -> Option<String> {
     table.iter().find_map(|(from, to)| name.strip_prefix(from).map(|rest| format!("{to}{rest}")))
 }
 
-/// Heads of pre-training and fine-tuning that an encoder has no use for, and a mask embedding nothing masks with.
+/// Heads of pre-training and fine-tuning, which an encoder has no use for.
 fn hubert_ignorable(name: &str) -> bool {
     name == "label_embs_concat"
-        || name == "masked_spec_embed"
         || ["final_proj.", "lm_head.", "classifier.", "projector.", "w2v_encoder.proj."]
             .iter()
             .any(|head| name.starts_with(head))
