@@ -51,6 +51,14 @@ impl Bucket {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Makes the compute copy equal to the masters again (after loading a checkpoint).
+    pub fn refresh_compute(&self) -> Result<()> {
+        if let Some(compute) = &self.compute {
+            compute.slice_set(&self.master.to_dtype(compute.dtype())?, 0, 0)?;
+        }
+        Ok(())
+    }
 }
 
 /// All buckets of a model, in the order backward finishes them.

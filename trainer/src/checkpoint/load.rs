@@ -68,13 +68,22 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
     let manifest = Manifest::read(path)?;
     let tensors = |name: &str| tensors::read(&path.join(name), manifest.file(path, name)?);
     let (model, optimizer) = (tensors(MODEL)?, tensors(OPTIMIZER)?);
+    let state = read_state(path, &manifest)?;
+    Ok(Checkpoint { step: manifest.step, tensors: model, optimizer, state, metrics: manifest.metrics })
+}
+
+/// The state of the checkpoint `path` without its tensors, verified.
+pub fn load_state(path: &Path) -> Result<serde_json::Value> {
+    read_state(path, &Manifest::read(path)?)
+}
+
+fn read_state(path: &Path, manifest: &Manifest) -> Result<serde_json::Value> {
     let (file, saved) = (path.join(STATE), manifest.file(path, STATE)?);
     let mut stream = open(&file, saved)?;
     let mut text = Vec::new();
     stream.read_to_end(&mut text).map_err(|source| Error::Read { path: file.clone(), source })?;
     close(&file, stream, saved)?;
-    let state = serde_json::from_slice(&text).map_err(|e| Error::Damaged { path: file, problem: e.to_string() })?;
-    Ok(Checkpoint { step: manifest.step, tensors: model, optimizer, state, metrics: manifest.metrics })
+    serde_json::from_slice(&text).map_err(|e| Error::Damaged { path: file, problem: e.to_string() })
 }
 
 /// Errors, listing the first few, unless `found` (from the checkpoint `path`) has exactly the names and shapes `expected`.

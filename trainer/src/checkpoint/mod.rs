@@ -28,7 +28,7 @@ use candle_core::Tensor;
 
 pub use config::{Better, CheckpointConfig};
 pub use error::{Error, Result};
-pub use load::{Latest, best, expect_tensors, latest_complete, load, verify};
+pub use load::{Latest, best, expect_tensors, latest_complete, load, load_state, verify};
 pub use save::{Saved, Stage, save, save_with};
 
 /// What is saved of a run at the end of a step.

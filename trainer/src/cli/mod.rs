@@ -1,8 +1,13 @@
 //! The command line: one file per subcommand. Errors go up to `main`, which prints them in one line.
 
+mod chat;
 mod config;
+mod eval;
+mod export;
 mod prepare;
 mod synth;
+mod train;
+mod trained;
 
 use std::{
     io::{self, Write},
@@ -23,6 +28,10 @@ pub struct Cli {
 enum Command {
     Config(config::ConfigArgs),
     Prepare(prepare::PrepareArgs),
+    Train(train::TrainArgs),
+    Eval(eval::EvalArgs),
+    Chat(chat::ChatArgs),
+    Export(export::ExportArgs),
     Synth(synth::SynthArgs),
 }
 
@@ -52,6 +61,10 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Config(args) => config::run::<crate::config::RunConfig>(&args),
         Command::Prepare(args) => prepare::run(args),
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Chat(args) => chat::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Synth(args) => synth::run(args),
     }
 }

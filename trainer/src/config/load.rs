@@ -6,7 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use toml::Value;
 
 use super::{
-    ConfigError, Describe, Origin,
+    ConfigError, Describe, Origin, Shape,
     check::Check,
     source::{self, Layer, one_line},
 };
@@ -30,7 +30,25 @@ pub fn load<T: DeserializeOwned + Serialize + Describe>(
 ) -> Result<Loaded<T>, ConfigError> {
     let shape = T::shape();
     let layer = source::read(path, sets, &shape)?;
-    Check { path, layer: &layer, root: &shape }.run()?;
+    check(path, layer, &shape)
+}
+
+/// As [`load`], from the text of a resolved configuration kept in `path` (a checkpoint's).
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text<T: DeserializeOwned + Serialize + Describe>(
+    path: &Path,
+    text: &str,
+    sets: &[String],
+) -> Result<Loaded<T>, ConfigError> {
+    let shape = T::shape();
+    let layer = source::read_text(path, text, sets, &shape)?;
+    check(path, layer, &shape)
+}
+
+fn check<T: DeserializeOwned>(path: &Path, layer: Layer, shape: &Shape) -> Result<Loaded<T>, ConfigError> {
+    Check { path, layer: &layer, root: shape }.run()?;
     match T::deserialize(Value::Table(layer.table.clone())) {
         Ok(config) => Ok(Loaded { config, path: path.into(), layer }),
         Err(error) => {

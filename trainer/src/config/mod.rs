@@ -20,7 +20,7 @@ mod tests;
 
 pub use describe::{Describe, Field, Section, Shape};
 pub use error::{ConfigError, Origin};
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_text};
 pub use markdown::describe_markdown;
 pub use run::RunConfig;
 pub(crate) use section::{choice, section};

@@ -50,6 +50,15 @@ fn merge_tables(base: &mut Table, over: Table) {
     }
 }
 
+/// `text`, which came from `path` and stands for itself, then the `--set` arguments in order.
+pub(super) fn read_text(path: &Path, text: &str, sets: &[String], shape: &Shape) -> Result<Layer, ConfigError> {
+    let mut layer = parse(path, text)?;
+    for argument in sets {
+        layer.merge(read_set(argument, shape)?);
+    }
+    Ok(layer)
+}
+
 /// The file at `path` over its bases, then the `--set` arguments in order; `shape` is that of the root.
 pub(super) fn read(path: &Path, sets: &[String], shape: &Shape) -> Result<Layer, ConfigError> {
     let mut layer = read_chain(path)?;
@@ -97,15 +106,19 @@ fn base_origin(layer: &Layer, path: &Path) -> Origin {
 
 fn read_file(path: &Path) -> Result<Layer, ConfigError> {
     let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    parse(path, &text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Layer, ConfigError> {
     let syntax = |error: toml::de::Error| {
-        let line = line_of(&text, error.span().map_or(0, |span| span.start));
+        let line = line_of(text, error.span().map_or(0, |span| span.start));
         ConfigError::Syntax { at: Origin::File(path.into(), line), problem: one_line(error.message()) }
     };
-    let table: Table = toml::from_str(&text).map_err(syntax)?;
-    let spans = DeTable::parse(&text).map_err(syntax)?;
+    let table: Table = toml::from_str(text).map_err(syntax)?;
+    let spans = DeTable::parse(text).map_err(syntax)?;
     let mut origins = BTreeMap::new();
     let mut record = |key: String, at: usize| {
-        origins.insert(key, Origin::File(path.into(), line_of(&text, at)));
+        origins.insert(key, Origin::File(path.into(), line_of(text, at)));
     };
     walk_table(spans.get_ref(), "", &mut record);
     Ok(Layer { table, origins })

@@ -64,6 +64,23 @@ impl Batch {
         self.ids.is_empty()
     }
 
+    /// The first `count` utterances alone.
+    pub fn first(&self, count: usize) -> candle_core::Result<Self> {
+        let count = count.min(self.len());
+        let wave_lens = SeqLens::from_lens(self.wave_lens.lens().take(count));
+        Ok(Self {
+            waves: self.waves.narrow(0, 0, wave_lens.total())?,
+            wave_lens,
+            indices: self.indices[..count].to_vec(),
+            keys: self.keys[..count].to_vec(),
+            ids: self.ids[..count].to_vec(),
+            texts: self.texts[..count].to_vec(),
+            responses: self.responses[..count].to_vec(),
+            emotions: self.emotions[..count].to_vec(),
+            contexts: self.contexts[..count].to_vec(),
+        })
+    }
+
     /// Seconds of speech.
     pub fn seconds(&self) -> f64 {
         self.wave_lens.total() as f64 / f64::from(SAMPLE_RATE)

@@ -21,7 +21,7 @@ pub use batch::Batch;
 pub use corpus::{Corpus, CorpusError, CorpusOptions};
 pub use emotion::Emotion;
 pub use loader::{Loader, LoaderError, LoaderOptions, Step};
-pub use sampler::Sampler;
+pub use sampler::{Sampler, assign, micro_batches};
 pub use utterance::Utterance;
 
 choice! {

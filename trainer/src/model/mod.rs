@@ -2,6 +2,8 @@
 
 pub mod connector;
 pub mod decoder;
+pub mod echat;
 pub mod emotion;
+pub mod generate;
 pub mod hubert;
 pub mod weights;

@@ -1,0 +1,137 @@
+//! `echat eval`.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use echat_launch::World;
+use serde_json::json;
+
+use super::print;
+use super::trained::{Trained, TrainedArgs};
+use crate::data::{Corpus, Emotion, Target};
+use crate::dist::{self, Collective};
+use crate::eval::{Counts, Report, answer};
+use crate::metrics::Work;
+use crate::model::echat::argmax;
+use crate::model::generate::Sampling;
+use crate::train::{Sums, Validation, set_threads};
+
+/// Measures a checkpoint on held-out data: CER or BLEU, losses, emotion accuracy; under mpirun over all ranks
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    trained: TrainedArgs,
+    /// Manifests or prepared directories; default: data.valid of the configuration
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    data: Vec<PathBuf>,
+    /// Writes the figures and the counts behind them as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Writes reference and answer of every utterance as JSON lines
+    #[arg(long, value_name = "FILE")]
+    answers: Option<PathBuf>,
+    /// Longest answer in tokens
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    max_new_tokens: usize,
+}
+
+pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
+    let world = World::from_env()?;
+    let (config, checkpoint) = args.trained.config()?;
+    set_threads(config.output.threads, &world)?;
+    let dist = config.dist.clone();
+    dist::run(world, &dist, |collective| evaluate(args, Trained::load(config, &checkpoint)?, collective))
+}
+
+fn evaluate(args: &EvalArgs, trained: Trained, collective: &mut dyn Collective) -> anyhow::Result<()> {
+    let paths = if args.data.is_empty() { &trained.config.data.valid } else { &args.data };
+    anyhow::ensure!(!paths.is_empty(), "nothing to evaluate on: give --data (the configuration has no data.valid)");
+    let data = &trained.config.data;
+    let corpus = Corpus::open(paths, &data.corpus_options())?;
+    let normalizes = trained.model.normalizes();
+    let validation = Validation::new(corpus, collective, data.micro_batch_seconds, normalizes);
+    let (counts, answers) = measure(args, &trained, &validation, collective)?;
+    let counts = gather(&counts, collective)?;
+    let answers = collective.all_gather_bytes(answers.as_bytes())?.concat();
+    if collective.world().rank != 0 {
+        return Ok(());
+    }
+    let report = Report::new(counts);
+    print(&report.table())?;
+    if let Some(path) = &args.json {
+        let figures = json!({"checkpoint": trained.checkpoint, "data": paths, "figures": report});
+        write(path, (serde_json::to_string_pretty(&figures)? + "\n").as_bytes())?;
+    }
+    if let Some(path) = &args.answers {
+        write(path, &answers)?;
+    }
+    Ok(())
+}
+
+/// This rank's counts, and its answers as JSON lines.
+fn measure(
+    args: &EvalArgs,
+    trained: &Trained,
+    validation: &Validation,
+    collective: &dyn Collective,
+) -> anyhow::Result<(Counts, String)> {
+    let (model, examples) = (&trained.model.built.model, &trained.model.examples);
+    let sampling = Sampling::greedy(args.max_new_tokens);
+    let (mut counts, mut lines) = (Counts::default(), String::new());
+    let mut work = (collective.world().rank == 0).then(|| Work::new("batches", validation.len() as u64));
+    for utterances in validation.batches() {
+        let utterances = utterances?;
+        let batch = examples.batch(&utterances)?;
+        let losses = model.losses(&crate::autograd::Tape::inference(), &batch, &examples.layout)?;
+        let mut sums = Sums::default();
+        sums.add(&losses);
+        counts.decoder_loss += sums.decoder_loss;
+        counts.tokens += sums.tokens;
+        counts.emotion_loss += sums.emotion_loss;
+        counts.utterances += utterances.len() as u64;
+        counts.seconds += utterances.seconds();
+        let answers = answer(model, &batch, &examples.layout, &sampling, &examples.stops)?;
+        for (i, (reference, answer)) in examples.references(&utterances).into_iter().zip(answers).enumerate() {
+            let text = examples.tokenizer.decode(&answer.tokens)?;
+            match examples.target() {
+                Target::Text => counts.transcript(reference, &text),
+                Target::Response => counts.response(reference, &text),
+            }
+            let heard = answer.emotion.as_deref().map(argmax);
+            if let (Some(heard), Some(truth)) = (heard, utterances.emotions[i]) {
+                counts.confusion.get_or_insert_default().add(truth as usize, heard);
+            }
+            let line = json!({
+                "id": utterances.ids[i],
+                "text": utterances.texts[i],
+                "reference": reference,
+                "answer": text,
+                "emotion": utterances.emotions[i].map(Emotion::name),
+                "heard": heard.map(|class| Emotion::ALL[class].name()),
+            });
+            lines.push_str(&format!("{line}\n"));
+        }
+        if let Some(work) = &mut work {
+            work.advance(1);
+        }
+    }
+    if let Some(work) = work {
+        work.finish();
+    }
+    Ok((counts, lines))
+}
+
+fn gather(counts: &Counts, collective: &mut dyn Collective) -> anyhow::Result<Counts> {
+    let mut all = Counts::default();
+    for part in collective.all_gather_bytes(&serde_json::to_vec(counts)?)? {
+        all.merge(&serde_json::from_slice(&part)?);
+    }
+    Ok(all)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    File::create(path).and_then(|mut f| f.write_all(bytes)).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,78 @@
+//! `echat train`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::ConfigFile;
+use crate::checkpoint::run_dir::{self, Resume};
+use crate::config::{RunConfig, load};
+use crate::dist::{self, Collective};
+use crate::train::{Trainer, set_threads};
+use echat_launch::World;
+
+/// Trains what a configuration describes; under mpirun with one process per rank
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Where to start: `none` (a fresh run), `auto` (the newest good checkpoint of output.dir, if any), or a checkpoint
+    #[arg(long, value_name = "auto|none|PATH", default_value = "none")]
+    resume: Resume,
+}
+
+pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
+    let world = World::from_env()?;
+    let loaded = load::<RunConfig>(&args.config.path, &args.config.overrides.sets)?;
+    let resolved = loaded.resolved_toml()?;
+    set_threads(loaded.config.output.threads, &world)?;
+    let dist = loaded.config.dist.clone();
+    dist::run(world, &dist, |collective| train(&loaded.config, resolved, &args.resume, collective))
+}
+
+fn train(config: &RunConfig, resolved: String, resume: &Resume, collective: &mut dyn Collective) -> anyhow::Result<()> {
+    let from = start(config, &resolved, resume, collective)?;
+    Trainer::new(config, resolved, from.as_deref(), collective)?.run()?;
+    Ok(())
+}
+
+/// Rank 0 prepares the run directory and says where all start from.
+fn start(
+    config: &RunConfig,
+    resolved: &str,
+    resume: &Resume,
+    collective: &mut dyn Collective,
+) -> anyhow::Result<Option<PathBuf>> {
+    let mut message = Vec::new();
+    if collective.world().rank == 0 {
+        let prepared = prepare(config, resolved, resume);
+        message = match &prepared {
+            Ok(Some(path)) => format!("from {}", path.display()).into_bytes(),
+            Ok(None) => b"fresh".to_vec(),
+            Err(_) => Vec::new(),
+        };
+        if let Err(error) = prepared {
+            collective.broadcast_bytes(0, &mut message)?;
+            return Err(error);
+        }
+    }
+    collective.broadcast_bytes(0, &mut message)?;
+    let message = String::from_utf8(message).context("the run directory's name is not UTF-8")?;
+    match message.strip_prefix("from ") {
+        Some(path) => Ok(Some(path.into())),
+        None if message == "fresh" => Ok(None),
+        None => anyhow::bail!("rank 0 could not prepare {}", config.output.dir.display()),
+    }
+}
+
+fn prepare(config: &RunConfig, resolved: &str, resume: &Resume) -> anyhow::Result<Option<PathBuf>> {
+    let dir = &config.output.dir;
+    let start = run_dir::prepare(dir, resume)?;
+    for warning in &start.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let file = dir.join("config.toml");
+    std::fs::write(&file, resolved).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(start.from)
+}

@@ -1,0 +1,58 @@
+//! A trained model from a checkpoint: what `eval`, `chat` and `export` start from.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::Overrides;
+use crate::checkpoint::run_dir;
+use crate::config::{RunConfig, load_text};
+use crate::train::{Model, SavedState};
+
+/// Which model.
+#[derive(Debug, Args)]
+pub(crate) struct TrainedArgs {
+    /// A checkpoint, or a run directory for its newest one
+    #[arg(long, value_name = "DIR")]
+    checkpoint: PathBuf,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+/// A model, the configuration it was trained with, and where it came from.
+pub(crate) struct Trained {
+    pub(crate) config: RunConfig,
+    pub(crate) model: Model,
+    pub(crate) checkpoint: PathBuf,
+}
+
+impl TrainedArgs {
+    /// The configuration kept in the checkpoint, with the overrides.
+    pub(crate) fn config(&self) -> anyhow::Result<(RunConfig, PathBuf)> {
+        let (checkpoint, warnings) = run_dir::find(&self.checkpoint)?;
+        warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+        let state = SavedState::read(&checkpoint)?;
+        let label = checkpoint.join("state.json");
+        let loaded = load_text::<RunConfig>(&label, &state.config, &self.overrides.sets)?;
+        Ok((loaded.config, checkpoint))
+    }
+}
+
+impl Trained {
+    /// Builds the model `config` describes and loads `checkpoint` into it.
+    pub(crate) fn load(config: RunConfig, checkpoint: &Path) -> anyhow::Result<Self> {
+        let mut trained = Self::unsettled(config, checkpoint)?;
+        trained.model.settle()?;
+        Ok(trained)
+    }
+
+    /// The same with every weight as it was trained (for export).
+    pub(crate) fn unsettled(config: RunConfig, checkpoint: &Path) -> anyhow::Result<Self> {
+        let model = Model::frozen(&config)?;
+        model.load(checkpoint)?;
+        for note in &model.built.notes {
+            eprintln!("{note}");
+        }
+        Ok(Self { config, model, checkpoint: checkpoint.into() })
+    }
+}

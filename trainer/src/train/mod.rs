@@ -1,0 +1,22 @@
+//! Training: one loop for every stage; what differs is in the configuration.
+
+mod config;
+mod error;
+mod evaluate;
+mod examples;
+mod setup;
+mod state;
+mod step;
+mod threads;
+mod trainer;
+mod watch;
+
+pub use config::{OutputConfig, TrainConfig, TrainGroup, ValidationConfig};
+pub use error::{Error, Result};
+pub use evaluate::Validation;
+pub use examples::{Examples, target_tokens};
+pub use setup::Model;
+pub use state::{Progress, SavedState};
+pub use step::{LossScale, Sums, accumulate};
+pub use threads::{set_threads, threads};
+pub use trainer::Trainer;

@@ -1,0 +1,182 @@
+//! One optimizer step's forward and backward over this rank's micro-batches.
+
+use candle_core::{Device, Tensor};
+use echat_kernels::tensor;
+
+use super::Result;
+use crate::autograd::{self, Buckets, StepRng, Tape};
+use crate::data::text::Layout;
+use crate::dist::{Collective, Pending};
+use crate::model::echat::{Batch, EChat, Losses};
+
+/// Sums over utterances: of one micro-batch, one rank, or all ranks.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Cross-entropy over target tokens, nats.
+    pub decoder_loss: f64,
+    /// Target tokens.
+    pub tokens: f64,
+    /// Target tokens with the highest logit.
+    pub tokens_correct: f64,
+    /// Cross-entropy over utterances, nats.
+    pub emotion_loss: f64,
+    /// Utterances with an emotion.
+    pub emotions: f64,
+    /// Those whose class had the highest probability.
+    pub emotions_correct: f64,
+}
+
+impl Sums {
+    /// Adds the losses of one micro-batch.
+    pub fn add(&mut self, losses: &Losses) {
+        self.decoder_loss += losses.decoder.sum;
+        self.tokens += losses.decoder.count as f64;
+        self.tokens_correct += losses.decoder.correct as f64;
+        if let Some(emotion) = &losses.emotion {
+            self.emotion_loss += emotion.cross_entropy.sum;
+            self.emotions += emotion.cross_entropy.probabilities.dims()[0] as f64;
+            self.emotions_correct += emotion.correct as f64;
+        }
+    }
+
+    /// Over all ranks.
+    pub fn all_reduce(&mut self, collective: &mut dyn Collective) -> Result<()> {
+        let mut values = [
+            self.decoder_loss,
+            self.tokens,
+            self.tokens_correct,
+            self.emotion_loss,
+            self.emotions,
+            self.emotions_correct,
+        ];
+        collective.all_reduce_f64(&mut values)?;
+        [
+            self.decoder_loss,
+            self.tokens,
+            self.tokens_correct,
+            self.emotion_loss,
+            self.emotions,
+            self.emotions_correct,
+        ] = values;
+        Ok(())
+    }
+
+    /// L_decoder: per token.
+    pub fn decoder(&self) -> f64 {
+        self.decoder_loss / self.tokens.max(1.0)
+    }
+
+    /// L_emotion: per utterance.
+    pub fn emotion(&self) -> f64 {
+        self.emotion_loss / self.emotions.max(1.0)
+    }
+
+    /// (1-α)·L_decoder + α·L_emotion.
+    pub fn total(&self, alpha: f64) -> f64 {
+        (1.0 - alpha) * self.decoder() + alpha * self.emotion()
+    }
+
+    /// Share of target tokens that had the highest logit.
+    pub fn token_accuracy(&self) -> f64 {
+        self.tokens_correct / self.tokens.max(1.0)
+    }
+
+    /// Share of utterances whose emotion was recognised.
+    pub fn emotion_accuracy(&self) -> f64 {
+        self.emotions_correct / self.emotions.max(1.0)
+    }
+}
+
+/// What each loss sum is multiplied by: its weight over the global count, so that gradients summed over micro-batches and ranks
+/// are those of the global loss.
+#[derive(Clone, Copy, Debug)]
+pub struct LossScale {
+    decoder: f64,
+    emotion: f64,
+}
+
+impl LossScale {
+    /// For `tokens` target tokens and `emotions` utterances in the global batch.
+    pub fn new(alpha: f64, tokens: f64, emotions: f64) -> Self {
+        Self { decoder: (1.0 - alpha) / tokens.max(1.0), emotion: alpha / emotions.max(1.0) }
+    }
+}
+
+/// Differentiates `batches` one after the other and leaves the global gradient in `buckets`, summed over ranks; each bucket's
+/// all-reduce starts as soon as the last micro-batch has finished it. Returns this rank's sums.
+pub fn accumulate(
+    model: &EChat,
+    layout: &Layout,
+    buckets: &Buckets,
+    collective: &mut dyn Collective,
+    batches: &[Batch],
+    rng: StepRng,
+    scale: LossScale,
+) -> Result<Sums> {
+    buckets.zero_grad()?;
+    let mut sums = Sums::default();
+    let mut reduce = Reduce { buckets, collective, pending: Vec::new(), failed: None };
+    for (i, batch) in batches.iter().enumerate() {
+        let tape = Tape::training(rng);
+        let losses = model.losses(&tape, batch, layout)?;
+        sums.add(&losses);
+        let scalar = |value: f64| Tensor::new(value as f32, &Device::Cpu).map_err(autograd::Error::from);
+        let mut seeds = vec![(&losses.decoder.loss, scalar(scale.decoder)?)];
+        if let Some(emotion) = &losses.emotion {
+            seeds.push((&emotion.cross_entropy.loss, scalar(scale.emotion)?));
+        }
+        let mut start = |bucket| reduce.start(bucket);
+        let mut sink = buckets.sink(if i + 1 == batches.len() { Some(&mut start) } else { None });
+        let result = tape.backward(&seeds, &mut sink).and_then(|()| sink.finish());
+        reduce.check()?;
+        result?;
+    }
+    if batches.is_empty() {
+        (0..buckets.len()).try_for_each(|bucket| reduce.start(bucket))?;
+        reduce.check()?;
+    }
+    reduce.finish()?;
+    Ok(sums)
+}
+
+/// All-reduces under way.
+struct Reduce<'a> {
+    buckets: &'a Buckets,
+    collective: &'a mut dyn Collective,
+    pending: Vec<Pending>,
+    failed: Option<crate::dist::Error>,
+}
+
+impl Reduce<'_> {
+    /// Called by the tape when bucket `bucket` is complete.
+    fn start(&mut self, bucket: usize) -> autograd::Result<()> {
+        if self.collective.world().size == 1 {
+            return Ok(());
+        }
+        let gradient = tensor::read("all_reduce", &self.buckets.get(bucket).grad)?.to_vec();
+        let started = self.collective.start_all_reduce(gradient).and_then(|pending| {
+            self.pending.push(pending);
+            self.collective.progress()
+        });
+        if let Err(error) = started {
+            self.failed = Some(error);
+            return Err(autograd::Error::Model("the all-reduce failed".into()));
+        }
+        Ok(())
+    }
+
+    /// The collective's own error, if it was the cause.
+    fn check(&mut self) -> Result<()> {
+        self.failed.take().map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Waits for the sums and puts them in place of the gradients.
+    fn finish(self) -> Result<()> {
+        for (bucket, pending) in self.pending.into_iter().enumerate() {
+            let sum = self.collective.wait(pending)?;
+            tensor::with_mut("all_reduce", &self.buckets.get(bucket).grad, |grad| grad.copy_from_slice(&sum))
+                .map_err(autograd::Error::from)?;
+        }
+        Ok(())
+    }
+}
