@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Device, Tensor};
 use echat::autograd::{Buckets, Group, Params, Tape};
@@ -13,6 +14,13 @@ use echat::model::echat::Assembled;
 use echat::model::generate::{Sampling, generate};
 use echat::model::weights::{self, Checkpoint, Destination, Loader};
 use echat::nn::{self, Packed, SeqLens};
+
+/// The counter of weight gradients is process-wide: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/model").join(name)
@@ -87,33 +95,45 @@ fn connector(kind: ConnectorKind, recompute: bool) {
     let dx = tape.gradients(&[(&y, g["probe"].clone())], &[&x], &mut sink).unwrap();
     assert_close(dx[0].as_ref().unwrap(), &g["input_grad"], 1e-4, &format!("{kind} input gradient"));
     for name in &names {
+        if let Some(layer) = name.strip_suffix("k_proj.bias") {
+            // Softmax does not feel it: the gradient is rounding around zero, small beside its weight's.
+            let norm = |t: &Tensor| values(t).iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+            let (got, weight) = (norm(&gradient(&buckets, name)), norm(&g[&format!("grad.{layer}k_proj.weight")]));
+            assert!(got <= 1e-5 * weight, "{kind} {name}: gradient {got:.1e}, its weight's {weight:.1e}");
+            continue;
+        }
         assert_close(&gradient(&buckets, name), &g[&format!("grad.{name}")], 1e-4, &format!("{kind} {name}"));
     }
 }
 
 #[test]
 fn the_transformer_connector_is_pytorchs() {
+    let _alone = alone();
     connector(ConnectorKind::Transformer, false);
     connector(ConnectorKind::Transformer, true);
 }
 
 #[test]
 fn the_linear_connector_is_pytorchs() {
+    let _alone = alone();
     connector(ConnectorKind::Linear, false);
 }
 
 #[test]
 fn the_convolutional_connector_is_pytorchs() {
+    let _alone = alone();
     connector(ConnectorKind::Conv, false);
 }
 
 #[test]
 fn the_qformer_connector_is_pytorchs() {
+    let _alone = alone();
     connector(ConnectorKind::Qformer, false);
 }
 
 #[test]
 fn the_papers_connector_has_52_487_168_parameters_and_a_projection() {
+    let _alone = alone();
     let mut params = Params::new();
     let to = Destination { prefix: "connector", group: Group::Connector, dtype: DType::F32, device: Device::Cpu };
     Connector::build(&Loader::random(0, &mut params, to), &ConnectorConfig::default(), 1024, 8).unwrap();
@@ -169,9 +189,9 @@ fn check_decoder(kind: &str, frozen: bool) {
     }
 }
 
-/// The counter of weight gradients is process-wide: nothing else may run beside the frozen decoders.
 #[test]
 fn decoders_are_pytorchs_frozen_and_trained() {
+    let _alone = alone();
     for kind in ["baichuan", "llama", "qwen2", "qwen3"] {
         check_decoder(kind, true);
         check_decoder(kind, false);
@@ -180,6 +200,7 @@ fn decoders_are_pytorchs_frozen_and_trained() {
 
 #[test]
 fn generation_with_the_cache_continues_as_pytorch_does_without() {
+    let _alone = alone();
     for kind in ["baichuan", "llama", "qwen2", "qwen3"] {
         let g = load(&format!("decoder-{kind}.safetensors"));
         let mut params = Params::new();
@@ -205,6 +226,7 @@ fn generation_with_the_cache_continues_as_pytorch_does_without() {
 
 #[test]
 fn recomputing_decoder_layers_changes_no_bit() {
+    let _alone = alone();
     let g = load("decoder-baichuan.safetensors");
     let run = |recompute: bool| {
         let dir = golden("decoder-baichuan");

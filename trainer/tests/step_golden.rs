@@ -81,8 +81,8 @@ fn run(stage: u8, recompute: bool, micro_batches: &[&[usize]]) -> Run {
         emotion,
         ..ModelConfig::default()
     };
-    let encoder =
-        EncoderConfig { path: golden(&format!("encoder-stage{stage}")), recompute, ..EncoderConfig::default() };
+    let path = golden(&format!("encoder-stage{stage}"));
+    let encoder: EncoderConfig = toml::from_str(&format!("path = {path:?}\nrecompute = {recompute}\n")).unwrap();
     let connector = ConnectorConfig {
         width: 16,
         layers: 2,
@@ -129,7 +129,7 @@ fn changes(run: &Run, lr: f64) -> BTreeMap<String, Vec<f32>> {
     for bucket in run.buckets.iter() {
         let before = values(&bucket.master);
         let hyper = echat_kernels::sgd::Hyper { lr, momentum: 0.0, weight_decay: 0.0, grad_scale: 1.0 };
-        echat_kernels::sgd::step(&bucket.master, None, &bucket.grad, None, &hyper).unwrap();
+        echat_kernels::sgd::step(&bucket.master, None, &bucket.grad, None, hyper).unwrap();
         let after = values(&bucket.master);
         for s in &bucket.segments {
             let change = s.range.clone().map(|i| after[i] - before[i]).collect();

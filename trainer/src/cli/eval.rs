@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use echat_launch::World;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::print;
 use super::trained::{Trained, TrainedArgs};
 use crate::data::{Corpus, Emotion, Target};
 use crate::dist::{self, Collective};
-use crate::eval::{Counts, Report, answer};
+use crate::eval::{Counts, Pairs, Report, answer};
 use crate::metrics::Work;
 use crate::model::echat::argmax;
 use crate::model::generate::Sampling;
@@ -33,6 +34,9 @@ pub(crate) struct EvalArgs {
     /// Writes reference and answer of every utterance as JSON lines
     #[arg(long, value_name = "FILE")]
     answers: Option<PathBuf>,
+    /// Utterances 2k and 2k + 1 of the data are the same words in two emotions: also counts the pairs with two fitting answers
+    #[arg(long)]
+    pairs: bool,
     /// Longest answer in tokens
     #[arg(long, value_name = "N", default_value_t = 200)]
     max_new_tokens: usize,
@@ -54,10 +58,13 @@ fn evaluate(args: &EvalArgs, trained: Trained, collective: &mut dyn Collective) 
     let normalizes = trained.model.normalizes();
     let validation = Validation::new(corpus, collective, data.micro_batch_seconds, normalizes);
     let (counts, answers) = measure(args, &trained, &validation, collective)?;
-    let counts = gather(&counts, collective)?;
-    let answers = collective.all_gather_bytes(answers.as_bytes())?.concat();
+    let mut counts = gather(&counts, collective)?;
+    let answers = gather_answers(&answers, collective)?;
     if collective.world().rank != 0 {
         return Ok(());
+    }
+    if args.pairs {
+        counts.pairs = Some(pairs(&answers)?);
     }
     let report = Report::new(counts);
     print(&report.table())?;
@@ -66,7 +73,8 @@ fn evaluate(args: &EvalArgs, trained: Trained, collective: &mut dyn Collective) 
         write(path, (serde_json::to_string_pretty(&figures)? + "\n").as_bytes())?;
     }
     if let Some(path) = &args.answers {
-        write(path, &answers)?;
+        let lines: String = answers.iter().map(|a| format!("{}\n", a.line)).collect();
+        write(path, lines.as_bytes())?;
     }
     Ok(())
 }
@@ -77,10 +85,10 @@ fn measure(
     trained: &Trained,
     validation: &Validation,
     collective: &dyn Collective,
-) -> anyhow::Result<(Counts, String)> {
+) -> anyhow::Result<(Counts, Vec<Answered>)> {
     let (model, examples) = (&trained.model.built.model, &trained.model.examples);
     let sampling = Sampling::greedy(args.max_new_tokens);
-    let (mut counts, mut lines) = (Counts::default(), String::new());
+    let (mut counts, mut lines) = (Counts::default(), Vec::new());
     let mut work = (collective.world().rank == 0).then(|| Work::new("batches", validation.len() as u64));
     for utterances in validation.batches() {
         let utterances = utterances?;
@@ -112,7 +120,7 @@ fn measure(
                 "emotion": utterances.emotions[i].map(Emotion::name),
                 "heard": heard.map(|class| Emotion::ALL[class].name()),
             });
-            lines.push_str(&format!("{line}\n"));
+            lines.push(Answered { index: utterances.indices[i], reference: reference.into(), answer: text, line });
         }
         if let Some(work) = &mut work {
             work.advance(1);
@@ -122,6 +130,41 @@ fn measure(
         work.finish();
     }
     Ok((counts, lines))
+}
+
+/// An utterance's answer, with its number in the data.
+#[derive(Serialize, Deserialize)]
+struct Answered {
+    index: u32,
+    reference: String,
+    answer: String,
+    line: serde_json::Value,
+}
+
+/// All ranks' answers in the order of the data.
+fn gather_answers(mine: &[Answered], collective: &mut dyn Collective) -> anyhow::Result<Vec<Answered>> {
+    let mut all = Vec::new();
+    for part in collective.all_gather_bytes(&serde_json::to_vec(mine)?)? {
+        all.extend(serde_json::from_slice::<Vec<Answered>>(&part)?);
+    }
+    all.sort_by_key(|a| a.index);
+    Ok(all)
+}
+
+fn pairs(answers: &[Answered]) -> anyhow::Result<Pairs> {
+    let mut pairs = Pairs::default();
+    for pair in answers.chunks(2) {
+        let [one, other] = pair else { anyhow::bail!("--pairs needs an even number of utterances") };
+        let words = |a: &Answered| a.line["text"].clone();
+        anyhow::ensure!(
+            words(one) == words(other),
+            "--pairs: {} and {} are not the same words",
+            one.line["id"],
+            other.line["id"]
+        );
+        pairs.add((&one.reference, &one.answer), (&other.reference, &other.answer));
+    }
+    Ok(pairs)
 }
 
 fn gather(counts: &Counts, collective: &mut dyn Collective) -> anyhow::Result<Counts> {

@@ -10,4 +10,4 @@ pub use bleu::Bleu;
 pub use cer::{EditCounts, Normalize, edits};
 pub use decode::{Answer, Prompted, answer, prompt};
 pub use emotion::Confusion;
-pub use report::{Counts, Report};
+pub use report::{Counts, Pairs, Report};

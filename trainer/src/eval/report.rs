@@ -23,6 +23,31 @@ pub struct Counts {
     pub tokens: f64,
     /// Cross-entropy over emotions, nats, summed.
     pub emotion_loss: f64,
+    /// The same words in two emotions, answered.
+    pub pairs: Option<Pairs>,
+}
+
+/// The same words spoken in two emotions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pairs {
+    /// Pairs.
+    pub total: u64,
+    /// Pairs with two different answers, each nearer (in edits) to its own reference than to the other's.
+    pub fitting: u64,
+}
+
+impl Pairs {
+    /// Counts one pair of (reference, answer).
+    pub fn add(&mut self, one: (&str, &str), other: (&str, &str)) {
+        let distance = |a: &str, b: &str| {
+            let of = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<Vec<_>>();
+            let e = edits(&of(a), &of(b));
+            e.substitutions + e.deletions + e.insertions
+        };
+        let fits = |own: (&str, &str), others: &str| distance(own.0, own.1) < distance(others, own.1);
+        self.total += 1;
+        self.fitting += u64::from(one.1 != other.1 && fits(one, other.0) && fits(other, one.0));
+    }
 }
 
 impl Counts {
@@ -51,6 +76,11 @@ impl Counts {
         if let Some(confusion) = &other.confusion {
             self.confusion.get_or_insert_default().merge(confusion);
         }
+        if let Some(pairs) = other.pairs {
+            let sum = self.pairs.get_or_insert_default();
+            sum.total += pairs.total;
+            sum.fitting += pairs.fitting;
+        }
         self.decoder_loss += other.decoder_loss;
         self.tokens += other.tokens;
         self.emotion_loss += other.emotion_loss;
@@ -74,6 +104,8 @@ pub struct Report {
     pub emotion_accuracy: Option<f64>,
     /// The same, mean over the classes present.
     pub emotion_balanced_accuracy: Option<f64>,
+    /// Pairs of the same words in two emotions with two fitting answers, percent.
+    pub pairs_fitting: Option<f64>,
     /// Per target token, nats.
     pub decoder_loss: f64,
     /// Per utterance, nats.
@@ -95,6 +127,7 @@ impl Report {
             bleu_4: counts.bleu.map(|b| b.score(4)),
             emotion_accuracy: percent(confusion.and_then(|c| c.accuracy())),
             emotion_balanced_accuracy: percent(confusion.and_then(|c| c.balanced_accuracy())),
+            pairs_fitting: percent(counts.pairs.map(|p| p.fitting as f64 / p.total.max(1) as f64)),
             decoder_loss: counts.decoder_loss / counts.tokens.max(1.0),
             emotion_loss: confusion.map(|c| counts.emotion_loss / (c.total() as f64).max(1.0)),
             counts,
@@ -115,6 +148,7 @@ impl Report {
         line("BLEU-4", self.bleu_4, 2);
         line("emotion accuracy %", self.emotion_accuracy, 2);
         line("  mean over classes %", self.emotion_balanced_accuracy, 2);
+        line("pairs answered fittingly %", self.pairs_fitting, 2);
         line("decoder loss (nats/token)", Some(self.decoder_loss), 4);
         line("emotion loss (nats)", self.emotion_loss, 4);
         if let Some(edits) = &self.counts.edits {
@@ -153,6 +187,15 @@ mod tests {
         assert!((report.bleu_4.unwrap() - 100.0).abs() < 1e-9);
         assert_eq!((report.emotion_accuracy, report.hours, report.utterances), (Some(100.0), 1.0, 2));
         assert!(report.table().contains("CER %"), "{}", report.table());
+    }
+
+    #[test]
+    fn a_pair_fits_if_the_answers_differ_and_each_is_nearer_its_own_reference() {
+        let mut pairs = Pairs::default();
+        pairs.add(("太好了", "太好啦"), ("别难过", "别难过"));
+        pairs.add(("太好了", "太好了"), ("别难过", "太好了"));
+        pairs.add(("太好了", "别难过"), ("别难过", "太好了"));
+        assert_eq!(pairs, Pairs { total: 3, fitting: 1 });
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{EChat, SpeechPath};
 use crate::autograd::{Group, Params};
+use crate::checkpoint::run_dir;
 use crate::config::{choice, section};
 use crate::model::connector::{Connector, ConnectorConfig};
 use crate::model::decoder::{Architecture, ArchitectureError, Decoder, DecoderConfig};
@@ -27,8 +28,8 @@ choice! {
 section! {
     /// The model as a whole.
     pub struct ModelConfig {
-        /// Files or checkpoint directories whose tensors replace those of the same name after everything else is loaded, in order:
-        /// the stage-1 checkpoint that stage 2 starts from.
+        /// Safetensors files, checkpoints or run directories (their newest checkpoint) whose tensors replace those of the same name
+        /// after everything else is loaded, in order: the stage-1 run that stage 2 starts from.
         pub init: Vec<PathBuf> = Vec::new(),
         /// What activations and compute copies are held in.
         pub precision: Precision = Precision::F32,
@@ -51,6 +52,9 @@ pub enum BuildError {
     /// From the encoder's `config.json`.
     #[error(transparent)]
     Encoder(#[from] HubertConfigError),
+    /// From a training checkpoint.
+    #[error("model.init: {0}")]
+    Init(#[from] crate::checkpoint::Error),
     /// From the tape.
     #[error(transparent)]
     Autograd(#[from] crate::autograd::Error),
@@ -184,9 +188,10 @@ impl Builder {
     }
 }
 
-/// Loads `path` (a safetensors file, or a checkpoint directory with `model.safetensors`) by parameter names.
+/// Loads `path` (a safetensors file, a checkpoint, or a run directory for its newest one) by parameter names.
 fn initialise(params: &Params, path: &Path) -> Result<String, BuildError> {
-    let (count, report) = weights::load_by_name(params, &Checkpoint::open(path)?)?;
+    let path = if path.is_dir() { run_dir::find(path)?.0 } else { path.to_owned() };
+    let (count, report) = weights::load_by_name(params, &Checkpoint::open(&path)?)?;
     let unused = report.unused.len();
     let rest = if unused > 0 { format!("; {unused} tensors of it are not in this model") } else { String::new() };
     Ok(format!("model.init: {count} parameters from {}{rest}", path.display()))
