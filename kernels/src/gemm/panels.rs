@@ -2,21 +2,69 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::View;
+use super::buffer::Buffer;
+use super::{BLOCK, View};
+use crate::parallel;
+
+/// A job of packing is this many panels of a block.
+const PANELS_AT_ONCE: usize = 16;
+
+/// A `k x n` matrix cut into blocks of [`BLOCK`] rows, each block into panels of `columns` columns, each panel row after
+/// row, zero beyond n.
+pub struct Panels {
+    memory: Buffer,
+    /// Rows.
+    pub k: usize,
+    /// Columns.
+    pub n: usize,
+    /// Columns of a panel.
+    pub columns: usize,
+}
+
+impl Panels {
+    /// Room for matrices of `n` columns.
+    pub fn new(n: usize, columns: usize) -> Self {
+        Self { memory: Buffer::take(), k: 0, n, columns }
+    }
+
+    /// Packs the `k x n` matrix `from` in place of the last one.
+    pub fn fill(&mut self, from: View, k: usize) {
+        let Self { n, columns, .. } = *self;
+        self.k = k;
+        let width = n.next_multiple_of(columns);
+        let mut jobs = Vec::new();
+        for (i, block) in self.memory.resize(k * width).chunks_mut(BLOCK * width.max(1)).enumerate() {
+            let depth = block.len() / width;
+            for (j, into) in block.chunks_mut(depth * columns * PANELS_AT_ONCE).enumerate() {
+                jobs.push((i * BLOCK, depth, j * columns * PANELS_AT_ONCE, into));
+            }
+        }
+        parallel::for_each(jobs, k * width, |_, (row, depth, column, into)| {
+            let (from, width) = (from.at(row, column), (n - column).min(columns * PANELS_AT_ONCE));
+            pulp::Arch::new().dispatch(Strips { from, depth, width, columns, into });
+        });
+    }
+
+    /// The panels from the `j`-th on of the block of `depth` rows that begins at row `start`.
+    pub fn from(&self, j: usize, start: usize, depth: usize) -> &[f32] {
+        let width = self.n.next_multiple_of(self.columns);
+        &self.memory.get()[start * width..(start + depth) * width][j * depth * self.columns..]
+    }
+}
 
 /// The `depth x width` matrix `from`, cut into strips of `columns` columns: strip after strip, each row after row, zero
 /// beyond `width`.
-pub struct Strips<'a> {
+struct Strips<'a> {
     /// The matrix.
-    pub from: View<'a>,
+    from: View<'a>,
     /// Its rows.
-    pub depth: usize,
+    depth: usize,
     /// Its columns.
-    pub width: usize,
+    width: usize,
     /// The columns of a strip.
-    pub columns: usize,
+    columns: usize,
     /// `depth * columns` numbers for each strip.
-    pub into: &'a mut [f32],
+    into: &'a mut [f32],
 }
 
 impl WithSimd for Strips<'_> {
