@@ -1,17 +1,49 @@
 //! Packed attention at the shapes of a miniature and of a base-sized encoder, and of decoding with a cache.
-//! `cargo bench -p echat-kernels --bench attention`
+//! `RAYON_NUM_THREADS=1 cargo bench -p echat-kernels --bench attention`
+//!
+//! Measured in the CPU time of one thread (Linux), so that what else the machine does counts for little; with more than
+//! one thread it means nothing. `tests/peers/attention.py` puts PyTorch beside it.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use candle_core::{Device, Tensor};
+use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use echat_kernels::SeqLens;
 use echat_kernels::attention::{Attention, Dropout, backward, forward};
+
+/// CPU time of the calling thread, in nanoseconds, to within a tick of the scheduler: a few milliseconds.
+struct CpuTime(WallTime);
+
+impl Measurement for CpuTime {
+    type Intermediate = u64;
+    type Value = u64;
+
+    fn start(&self) -> u64 {
+        let line = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        line.split(' ').next().unwrap().parse().unwrap()
+    }
+    fn end(&self, start: u64) -> u64 {
+        self.start() - start
+    }
+    fn add(&self, a: &u64, b: &u64) -> u64 {
+        a + b
+    }
+    fn zero(&self) -> u64 {
+        0
+    }
+    fn to_f64(&self, value: &u64) -> f64 {
+        *value as f64
+    }
+    fn formatter(&self) -> &dyn ValueFormatter {
+        self.0.formatter()
+    }
+}
 
 fn tensor(rows: usize, heads: usize, dh: usize) -> Tensor {
     Tensor::randn(0f32, 1.0, (rows, heads, dh), &Device::Cpu).unwrap()
 }
 
-fn bench(c: &mut Criterion) {
+fn bench(c: &mut Criterion<CpuTime>) {
     let short: Vec<usize> = (0..16).map(|i| 30 + 50 * i / 15).collect();
     let long: Vec<usize> = (0..4).map(|i| 500 + 1000 * i / 3).collect();
     for (name, lens, h, dh, causal, p) in [
@@ -42,5 +74,9 @@ fn bench(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, bench);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(CpuTime(WallTime));
+    targets = bench
+}
 criterion_main!(benches);
