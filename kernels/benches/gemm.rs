@@ -1,4 +1,4 @@
-//! The matrix product against candle's and the gemm crate's, at a miniature model's shapes and a large one. Threads:
+//! The matrix product against candle's and the gemm crate's (as candle has it, without its AVX-512 feature), at a miniature model's shapes and a large one. Threads:
 //! `RAYON_NUM_THREADS`. `tests/peers/gemm.py` sets the figures beside PyTorch's.
 //! `cargo bench -p echat-kernels --bench gemm`
 #![allow(clippy::unwrap_used, missing_docs)]
