@@ -13,6 +13,7 @@ pub mod channel_norm;
 pub mod conv1d;
 pub mod cross_entropy;
 pub mod dropout;
+pub mod elementwise;
 pub mod embedding;
 pub mod error;
 pub mod gemm;

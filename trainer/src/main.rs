@@ -9,6 +9,10 @@ use std::{
 use clap::Parser;
 use echat::cli::{self, Cli};
 
+/// Tensors come and go every step: this allocator keeps their pages instead of returning them to the system each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A bug in echat itself; other errors exit with 1, wrong usage with 2.
 const BUG: u8 = 101;
 

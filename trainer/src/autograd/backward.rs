@@ -1,6 +1,7 @@
 //! The walk back.
 
 use candle_core::Tensor;
+use echat_kernels::elementwise;
 
 use super::tape::{Block, Node, Source, Work};
 use super::{Error, GradSink, Result, Tape, Var};
@@ -113,7 +114,7 @@ impl Tape {
 fn add(into: &mut Option<Tensor>, grad: Tensor) -> Result<()> {
     *into = Some(match into.take() {
         None => grad,
-        Some(sum) => (sum + grad)?,
+        Some(sum) => elementwise::add(&sum, &grad)?,
     });
     Ok(())
 }

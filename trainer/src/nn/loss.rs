@@ -1,7 +1,7 @@
 //! Losses, as sums: the division by the global count happens once, after the gradients of all ranks are summed.
 
 use candle_core::{DType, Device, Tensor};
-use echat_kernels::{cross_entropy as small, linear_cross_entropy as fused, row_normalize as kernel};
+use echat_kernels::{cross_entropy as small, elementwise, linear_cross_entropy as fused, row_normalize as kernel};
 
 use crate::autograd::{Error, Result, Tape, Var};
 
@@ -22,7 +22,7 @@ fn scalar(grad: &Tensor) -> Result<f64> {
 }
 
 fn times(t: &Tensor, factor: f64) -> Result<Tensor> {
-    if factor == 1.0 { Ok(t.clone()) } else { Ok((t * factor)?) }
+    if factor == 1.0 { Ok(t.clone()) } else { Ok(elementwise::scale(t, factor)?) }
 }
 
 /// Cross-entropy of `labels` against `hidden[rows] weightᵀ`: hidden `[t, d]`, weight `[v, d]`. Logits exist for labelled rows only,

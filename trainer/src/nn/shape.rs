@@ -2,17 +2,18 @@
 
 use crate::autograd::{Result, Tape, Var};
 use candle_core::Tensor;
+use echat_kernels::elementwise;
 
 /// `a + b`, same shape.
 pub fn add(tape: &Tape, a: &Var, b: &Var) -> Result<Var> {
-    let y = (a.tensor() + b.tensor())?;
+    let y = elementwise::add(a.tensor(), b.tensor())?;
     Ok(tape.op("add", &[a, b], y, |grad, needs| Ok(vec![needs[0].then(|| grad.clone()), needs[1].then_some(grad)])))
 }
 
 /// `factor · x`.
 pub fn scale(tape: &Tape, x: &Var, factor: f64) -> Result<Var> {
-    let y = (x.tensor() * factor)?;
-    Ok(tape.op("scale", &[x], y, move |grad, _| Ok(vec![Some((grad * factor)?)])))
+    let y = elementwise::scale(x.tensor(), factor)?;
+    Ok(tape.op("scale", &[x], y, move |grad, _| Ok(vec![Some(elementwise::scale(&grad, factor)?)])))
 }
 
 /// The same elements in another shape.
