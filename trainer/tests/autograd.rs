@@ -124,7 +124,11 @@ fn recomputation_changes_no_bit_and_runs_the_block_twice() {
             let y = mul(tape, &x[0], &tape.param(&a));
             Ok(vec![mul(tape, &y, &tape.param(&c))])
         };
-        let y = if recompute { tape.recompute(&[&x], block).unwrap() } else { block(&tape, &[x.clone()]).unwrap() };
+        let y = if recompute {
+            tape.recompute(&[&x], block).unwrap()
+        } else {
+            block(&tape, std::slice::from_ref(&x)).unwrap()
+        };
         let out = mul(&tape, &y[0], &tape.param(&p[0]));
         let mut sink = buckets.sink(None);
         let dx = tape.gradients(&[(&out, tensor(&[1.0, 1.0]))], &[&x], &mut sink).unwrap();
