@@ -177,3 +177,24 @@ fn a_flipped_sample_is_found_on_reading_or_by_verify() {
     assert!(matches!(Corpus::open(&[out], &verify), Err(CorpusError::Shard(_))));
     assert!(Shard::open(&path).unwrap().verify().is_err());
 }
+
+/// `cargo test --release -p echat --test data_corpus -- --ignored --nocapture` prints the figure. Audio is not read on opening,
+/// so one sample an utterance stands for any number.
+#[test]
+#[ignore = "a measurement; writes 1 GB to the temporary directory"]
+fn fifteen_million_utterances_open_in_seconds() {
+    let dir = TempDir::new().unwrap();
+    let out = dir.path().join("shards");
+    let mut writer = ShardWriter::create(&out, 1 << 20).unwrap();
+    (0..15_000_000).for_each(|_| writer.push(&utterance("id0123456789", 1)).unwrap());
+    let shards = writer.finish().unwrap().shards.len();
+    let resident = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|l| l.starts_with("RssAnon")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    };
+    let (begun, before) = (std::time::Instant::now(), resident());
+    let corpus = Corpus::open(&[out], &CorpusOptions { min_seconds: 0.0, ..options() }).unwrap();
+    println!("{} utterances in {shards} shards: {:?}, {} MiB", corpus.len(), begun.elapsed(), resident() - before);
+    assert_eq!(corpus.len(), 15_000_000);
+}

@@ -1,17 +1,12 @@
 //! `echat prepare`: recordings of a manifest → feature shards.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::data::prepare::{PrepareOptions, Progress, REJECTS_FILE, prepare};
-
-/// Between plain progress lines, where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(10);
+use crate::data::prepare::{PrepareOptions, REJECTS_FILE, prepare};
+use crate::metrics::Work;
 
 /// Decodes the recordings of a JSONL manifest once, into shards that `data.train` and `data.valid` take.
 #[derive(Debug, Args)]
@@ -58,9 +53,17 @@ pub fn run(args: PrepareArgs) -> anyhow::Result<()> {
         shard_bytes: args.shard_mib << 20,
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build().context("cannot start threads")?;
-    let mut shown = Shown::new();
-    let prepared = pool.install(|| prepare(&args.manifest, &args.out, &options, |progress| shown.update(progress)));
-    shown.bar.finish_and_clear();
+    let mut work = None;
+    let prepared = pool.install(|| {
+        prepare(&args.manifest, &args.out, &options, |progress| {
+            let work = work.get_or_insert_with(|| (Work::new("recordings", progress.total as u64), 0));
+            work.0.advance((progress.done - work.1) as u64);
+            work.1 = progress.done;
+        })
+    });
+    if let Some((work, _)) = work {
+        work.finish();
+    }
     let prepared = prepared?;
     let (index, rejected) = (prepared.index, prepared.rejects.len());
     let hours = index.samples as f64 / 16_000.0 / 3600.0;
@@ -70,34 +73,4 @@ pub fn run(args: PrepareArgs) -> anyhow::Result<()> {
         line += &format!("; {rejected} left out, listed in {}", args.out.join(REJECTS_FILE).display());
     }
     Ok(super::print(&(line + "\n"))?)
-}
-
-/// A bar on a terminal, a line now and then elsewhere.
-struct Shown {
-    bar: ProgressBar,
-    lines: bool,
-    last: Instant,
-}
-
-impl Shown {
-    fn new() -> Self {
-        let lines = !std::io::stderr().is_terminal();
-        let bar = if lines { ProgressBar::hidden() } else { ProgressBar::new(0) };
-        if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {eta}") {
-            bar.set_style(style);
-        }
-        Self { bar, lines, last: Instant::now() }
-    }
-
-    fn update(&mut self, progress: &Progress) {
-        let Progress { total, done, rejected, seconds } = *progress;
-        let message = format!("{:.2} h, {rejected} left out", seconds / 3600.0);
-        if self.lines && self.last.elapsed() >= LINE_EVERY {
-            self.last = Instant::now();
-            eprintln!("prepared {done} of {total}: {message}");
-        }
-        self.bar.set_length(total as u64);
-        self.bar.set_position(done as u64);
-        self.bar.set_message(message);
-    }
 }

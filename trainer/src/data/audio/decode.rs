@@ -13,7 +13,7 @@ use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 use symphonia::core::units::{Time, TimeBase};
 
-use super::{AudioError, Clip};
+use super::{AudioError, Clip, mp4};
 
 /// Mono samples and their rate in Hz.
 pub(super) struct Pcm {
@@ -36,8 +36,10 @@ struct Source<'p> {
     decoder: Box<dyn AudioDecoder>,
     track: u32,
     time_base: Option<TimeBase>,
-    /// Frames and rate by the header.
+    /// Frames and rate by the header, without those skipped.
     announced: Option<(u64, u32)>,
+    /// Decoded frames before the recording begins.
+    skip: u64,
     /// Whether the header's length can be relied upon, and within how many frames.
     exact_within: Option<u64>,
     /// symphonia's short name of it.
@@ -54,7 +56,8 @@ pub(super) fn decode(path: &Path, clip: &Clip) -> Result<Pcm, AudioError> {
     }
     let mut window = Window::new(clip);
     if source.container == "isomp4" {
-        // The last AAC block is padding beyond the length the container gives.
+        // The first and last AAC blocks hold frames that are not part of the recording.
+        window.skip = source.skip;
         window.file_end = source.announced.map(|(frames, _)| frames);
     }
     let ended = source.fill(&mut window)?;
@@ -147,7 +150,28 @@ impl<'p> Source<'p> {
         };
         let announced = track.num_frames.zip(params.sample_rate.filter(|&r| r > 0));
         let (track, time_base) = (track.id, track.time_base);
-        Ok(Self { path, decoder, track, time_base, announced, exact_within, container, format })
+        let mut source = Self { path, decoder, track, time_base, announced, skip: 0, exact_within, container, format };
+        if container == "isomp4" {
+            source.apply_edit().map_err(unreadable)?;
+        }
+        Ok(source)
+    }
+
+    /// Narrows an MP4 file to what its edit list presents.
+    fn apply_edit(&mut self) -> std::io::Result<()> {
+        let (Some((frames, rate)), Some(edit)) = (self.announced, mp4::edit(self.path, self.track)?) else {
+            return Ok(());
+        };
+        // `announced` is there only if the track's timescale is its sample rate.
+        self.skip = edit.start.min(frames);
+        let mut kept = frames - self.skip;
+        // The edit's length is as coarse as the movie's timescale; within that the track's own end is the better one.
+        let (length, scale) = (u128::from(edit.duration) * u128::from(rate), u128::from(edit.movie_timescale));
+        if length > 0 && u128::from(kept) * scale > length + u128::from(rate) {
+            kept = u64::try_from(length / scale).unwrap_or(kept);
+        }
+        self.announced = Some((kept, rate));
+        Ok(())
     }
 
     /// Moves to `seconds` or a little before; false if that was not possible.
@@ -258,11 +282,13 @@ struct Window {
     rate: u32,
     start: u64,
     stop: Option<u64>,
-    /// Frames from here on are not part of the recording.
+    /// Decoded frames before the recording begins; `start` and `stop` count from there, as the clip does.
+    skip: u64,
+    /// Frames from here on (counted so too) are not part of the recording.
     file_end: Option<u64>,
     /// How many frames are kept before it is an error.
     limit: u64,
-    /// Where in the file the next pushed frame lies.
+    /// Which decoded frame is pushed next.
     position: u64,
     frames: Vec<f32>,
 }
@@ -274,6 +300,7 @@ impl Window {
             rate: 0,
             start: 0,
             stop: None,
+            skip: 0,
             file_end: None,
             limit: u64::MAX,
             position: 0,
@@ -281,8 +308,9 @@ impl Window {
         }
     }
 
+    /// How far into the recording it was read.
     fn end(&self) -> u64 {
-        self.position
+        self.position.saturating_sub(self.skip)
     }
 
     /// Takes interleaved frames; false once the clip is complete.
@@ -297,8 +325,9 @@ impl Window {
             return Err(AudioError::Unsupported { path: path.into(), reason: "the sample rate changes midway".into() });
         }
         let count = (interleaved.len() / channels) as u64;
-        let first = self.start.saturating_sub(self.position).min(count);
-        let last = self.stop.map_or(count, |stop| stop.saturating_sub(self.position).min(count)).max(first);
+        let within = |frame: u64| frame.saturating_add(self.skip).saturating_sub(self.position).min(count);
+        let first = within(self.start);
+        let last = self.stop.map_or(count, within).max(first);
         let chosen = &interleaved[first as usize * channels..last as usize * channels];
         self.frames.extend(chosen.chunks_exact(channels).map(|frame| match frame {
             [x] => *x,
@@ -309,14 +338,14 @@ impl Window {
             let max_seconds = self.clip.max_seconds.unwrap_or_default();
             return Err(AudioError::TooLong { path: path.into(), max_seconds });
         }
-        Ok(self.stop.is_none_or(|stop| self.position < stop))
+        Ok(self.stop.is_none_or(|stop| self.end() < stop))
     }
 
     fn finish(self, path: &Path, clip: &Clip) -> Result<Pcm, AudioError> {
         if self.rate == 0 {
             return Err(AudioError::NoSamples { path: path.into() });
         }
-        let end = self.file_end.map_or(self.position, |end| end.min(self.position));
+        let end = self.file_end.map_or(self.end(), |end| end.min(self.end()));
         check_clip(path, clip, end, self.rate)?;
         if self.frames.is_empty() {
             return Err(AudioError::NoSamples { path: path.into() });

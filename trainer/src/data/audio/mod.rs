@@ -4,6 +4,7 @@
 //! 16-bit file comes out bit for bit.
 
 mod decode;
+mod mp4;
 mod resample;
 
 use std::path::{Path, PathBuf};
