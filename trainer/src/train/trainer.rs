@@ -46,6 +46,7 @@ impl<'a> Trainer<'a> {
         if config.data.train.is_empty() {
             return Err(Error::Setting("data.train is empty: there is nothing to train on".into()));
         }
+        config.data.validate().map_err(|e| Error::Setting(e.to_string()))?;
         let corpus = Corpus::open(&config.data.train, &config.data.corpus_options())?;
         let mut model = Model::for_training(config)?;
         let frozen = model.frozen_fingerprints()?;

@@ -22,7 +22,7 @@ pub use split::{assign, micro_batches};
 /// Utterances in a stratum, at least: so many may come in the place of one another.
 const STRATUM: usize = 4;
 /// Halvings in the search for the most even cut.
-const HALVINGS: usize = 24;
+const HALVINGS: usize = 10;
 
 /// What is the same in every epoch: sorted utterances, slots, and where the batches are cut.
 #[derive(Debug)]
@@ -125,7 +125,9 @@ impl Layout {
 /// Where to cut `costs` into as few runs of at most `cap` as there can be, and these as even as can be.
 fn even_cuts(costs: &[f32], cap: f64) -> Vec<u32> {
     let fewest = cuts(costs, cap).count();
-    let (mut low, mut high) = (0.0, cap);
+    let total: f64 = costs.iter().map(|&c| f64::from(c)).sum();
+    // Utterances dearer than the cap can lift the mean above it.
+    let (mut low, mut high) = ((total / fewest as f64).min(cap), cap);
     for _ in 0..HALVINGS {
         let middle = 0.5 * (low + high);
         if cuts(costs, middle).count() <= fewest { high = middle } else { low = middle }
