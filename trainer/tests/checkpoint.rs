@@ -33,7 +33,7 @@ fn checkpoint(step: u64) -> Checkpoint {
             ("transposed".into(), tensor(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &[2, 3]).t().unwrap()),
         ],
         state: json!({"step": step, "loss": 0.1 + 0.2, "tiny": 5e-324, "seed": u64::MAX}),
-        metrics: BTreeMap::from([("validation/loss".into(), (step as f64 - 30.0).abs()), ("bad".into(), f64::NAN)]),
+        metrics: BTreeMap::from([("valid/loss".into(), (step as f64 - 30.0).abs()), ("bad".into(), f64::NAN)]),
     }
 }
 
@@ -80,7 +80,7 @@ fn what_was_saved_comes_back_bit_by_bit() {
     assert_eq!(bits(&got.optimizer), bits(&want.optimizer));
     assert_eq!(got.state, want.state);
     assert_eq!(got.state["loss"].as_f64().unwrap().to_bits(), (0.1f64 + 0.2).to_bits());
-    assert_eq!(got.metrics, BTreeMap::from([("validation/loss".into(), 12.0)]), "NaN is left out");
+    assert_eq!(got.metrics, BTreeMap::from([("valid/loss".into(), 12.0)]), "NaN is left out");
 }
 
 #[test]
@@ -106,8 +106,8 @@ fn the_last_and_the_best_are_kept() {
     saved(&dir, &[10, 20, 30, 40, 50, 60], &config(2, 1));
     assert_eq!(names(dir.path()), ["step-00000030", "step-00000050", "step-00000060"]);
     let path = |step: u64| Some(dir.path().join(format!("step-{step:08}")));
-    assert_eq!(best(dir.path(), "validation/loss", Better::Lower).unwrap(), path(30));
-    assert_eq!(best(dir.path(), "validation/loss", Better::Higher).unwrap(), path(60));
+    assert_eq!(best(dir.path(), "valid/loss", Better::Lower).unwrap(), path(30));
+    assert_eq!(best(dir.path(), "valid/loss", Better::Higher).unwrap(), path(60));
     assert_eq!(best(dir.path(), "nonsense", Better::Lower).unwrap(), None);
     assert_eq!(latest_complete(dir.path()).unwrap().path, path(60));
 }

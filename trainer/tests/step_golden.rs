@@ -65,6 +65,7 @@ fn batch(g: &HashMap<String, Tensor>, keep: &[usize], emotion: bool) -> Batch {
     let seq = SeqLens::from_lens(keep.iter().map(|&i| waves[i].len()));
     let samples: Arc<[u64]> = keep.iter().map(|&i| i as u64).collect();
     Batch {
+        ids: Vec::new(),
         wave: Some(Tensor::from_vec(packed, (seq.total(), 1), &Device::Cpu).unwrap()),
         packed: Packed { seq, samples },
         contexts: Vec::new(),

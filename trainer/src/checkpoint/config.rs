@@ -22,7 +22,7 @@ section! {
         /// Keep also this many of the best by `best_metric`.
         pub keep_best: usize = 1,
         /// The validation metric, by its tag name.
-        pub best_metric: String = "validation/loss".into(),
+        pub best_metric: String = "valid/loss".into(),
         /// Whether its lower or its higher values are better.
         pub better: Better = Better::Lower,
     }

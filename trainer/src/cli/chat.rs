@@ -81,6 +81,7 @@ fn listen(trained: &Trained, file: &Path) -> anyhow::Result<Prompted> {
     };
     let utterances = Utterances::pack(&[(0, spoken)], trained.model.normalizes())?;
     let batch = Batch {
+        ids: vec![file.display().to_string()],
         wave: Some(utterances.waves),
         packed: Packed { seq: utterances.wave_lens, samples: utterances.keys.into() },
         contexts: Vec::new(),

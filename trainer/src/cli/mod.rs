@@ -58,7 +58,7 @@ pub(crate) struct Overrides {
 /// # Errors
 /// Whatever stopped the command, to be printed as one line (`{:#}`).
 pub fn run(cli: Cli) -> anyhow::Result<()> {
-    match cli.command {
+    let result = match cli.command {
         Command::Config(args) => config::run::<crate::config::RunConfig>(&args),
         Command::Prepare(args) => prepare::run(args),
         Command::Train(args) => train::run(&args),
@@ -66,7 +66,12 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Chat(args) => chat::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Synth(args) => synth::run(args),
+    };
+    // With several ranks an error gets here from before they were connected.
+    if let (Err(_), Ok(world)) = (&result, echat_launch::World::from_env()) {
+        crate::dist::speak_in_turn(&world);
     }
+    result
 }
 
 /// Writes to standard output; unlike `print!` it returns the error when the reader has gone.

@@ -32,21 +32,23 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
 }
 
 fn train(config: &RunConfig, resolved: String, resume: &Resume, collective: &mut dyn Collective) -> anyhow::Result<()> {
-    let from = start(config, &resolved, resume, collective)?;
-    Trainer::new(config, resolved, from.as_deref(), collective)?.run()?;
+    let from = start(config, resume, collective)?;
+    let is_first = collective.world().rank == 0;
+    let trainer = Trainer::new(config, resolved.clone(), from.as_deref(), collective)?;
+    // Not before it is known to fit what is there.
+    if is_first {
+        let file = config.output.dir.join("config.toml");
+        std::fs::write(&file, resolved).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    trainer.run()?;
     Ok(())
 }
 
 /// Rank 0 prepares the run directory and says where all start from.
-fn start(
-    config: &RunConfig,
-    resolved: &str,
-    resume: &Resume,
-    collective: &mut dyn Collective,
-) -> anyhow::Result<Option<PathBuf>> {
+fn start(config: &RunConfig, resume: &Resume, collective: &mut dyn Collective) -> anyhow::Result<Option<PathBuf>> {
     let mut message = Vec::new();
     if collective.world().rank == 0 {
-        let prepared = prepare(config, resolved, resume);
+        let prepared = prepare(config, resume);
         message = match &prepared {
             Ok(Some(path)) => format!("from {}", path.display()).into_bytes(),
             Ok(None) => b"fresh".to_vec(),
@@ -66,13 +68,11 @@ fn start(
     }
 }
 
-fn prepare(config: &RunConfig, resolved: &str, resume: &Resume) -> anyhow::Result<Option<PathBuf>> {
+fn prepare(config: &RunConfig, resume: &Resume) -> anyhow::Result<Option<PathBuf>> {
     let dir = &config.output.dir;
     let start = run_dir::prepare(dir, resume)?;
     for warning in &start.warnings {
         eprintln!("warning: {warning}");
     }
-    let file = dir.join("config.toml");
-    std::fs::write(&file, resolved).with_context(|| format!("cannot write {}", file.display()))?;
     Ok(start.from)
 }

@@ -12,6 +12,7 @@ mod mpi;
 mod solo;
 
 use std::fmt::Display;
+use std::thread::sleep;
 use std::time::Duration;
 
 pub use echat_launch::World;
@@ -99,6 +100,13 @@ pub fn connect(world: World, config: &DistConfig) -> Result<Box<dyn Collective>>
     }
 }
 
+/// Waits, before an error is printed, for lower ranks to print theirs: what all ranks find for themselves (a missing file, a
+/// wrong setting) is said once, as the first to speak ends the others.
+pub fn speak_in_turn(world: &World) {
+    const TURN: Duration = Duration::from_millis(1500);
+    sleep(TURN * world.rank.min(4) as u32);
+}
+
 /// Connects `world`, runs `body`, leaves. With several ranks an error prints `rank R on HOST: …` and ends all of them
 /// (exit code 1); with one it is returned.
 pub fn run<T, E>(
@@ -117,11 +125,19 @@ where
     match result {
         Err(error) if collective.world().size > 1 => {
             let world = collective.world();
-            eprintln!("rank {} on {}: {error:#}", world.rank, world.host);
+            speak_in_turn(world);
+            eprintln!("rank {} on {}: {}", world.rank, world.host, said_once(&format!("{error:#}")));
             collective.abort(1)
         }
         result => result,
     }
+}
+
+/// In one line, and without a last cause that the message before it ends with already.
+fn said_once(error: &str) -> String {
+    let line = error.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    let repeated = line.match_indices(": ").find(|(at, _)| line[..*at].ends_with(&line[at + 2..]));
+    repeated.map_or(line.as_str(), |(at, _)| &line[..at]).to_owned()
 }
 
 #[cfg(test)]
@@ -138,6 +154,15 @@ mod tests {
             error,
             "started as one of 3 ranks, but this echat was built without MPI: rebuild with `cargo build --features mpi`"
         );
+    }
+
+    #[test]
+    fn a_cause_is_said_once_and_in_one_line() {
+        assert_eq!(
+            said_once("cannot read x: gone (os error 2): gone (os error 2)"),
+            "cannot read x: gone (os error 2)"
+        );
+        assert_eq!(said_once("reading x: no\n  such file"), "reading x: no; such file");
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub fn prompt(model: &EChat, batch: &Batch, layout: &Layout) -> Result<Prompted>
     let emotion = encoded.as_ref().and_then(|e| e.emotion.as_ref());
     let emotions = emotion.map(|e| probabilities(&e.logits)).transpose()?;
     let token = emotion.map(|e| &e.token);
-    let input = assemble(&tape, &model.decoder, layout, &content, token, None, &batch.packed.samples)?;
+    let input = assemble(&tape, &model.decoder, layout, &content, token, None, &batch.packed.samples, &batch.ids)?;
     Ok(Prompted { input, emotions })
 }
 

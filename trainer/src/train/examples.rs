@@ -74,6 +74,7 @@ impl Examples {
             }));
         }
         Ok(Batch {
+            ids: utterances.ids.clone(),
             wave: self.speech.then(|| utterances.waves.clone()),
             packed: Packed { seq: utterances.wave_lens.clone(), samples: utterances.keys.clone().into() },
             contexts: self.contexts(utterances)?,

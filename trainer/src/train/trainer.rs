@@ -98,7 +98,7 @@ impl<'a> Trainer<'a> {
             self.step(&data, &mut interval)?;
             let step = self.progress.step;
             let due = |every: u64| every > 0 && step.is_multiple_of(every);
-            if due(self.config.train.log_every) || step == last || step == first + 1 {
+            if due(self.config.train.log_every) || step == last || step == 1 {
                 let lr = self.lr_factor(step - 1);
                 let done = std::mem::replace(&mut interval, Interval::new());
                 self.watch.interval(done, &self.progress, lr, &self.model, &mut *self.collective)?;

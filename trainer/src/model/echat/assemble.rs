@@ -39,6 +39,8 @@ const TOKENS: u32 = 0;
 const SPEECH: u32 = 1;
 
 /// Assembles utterances `0..samples.len()`. `targets` (with EOS) follow the layout in training and are absent in generation.
+/// `ids` names them in errors.
+#[allow(clippy::too_many_arguments)]
 pub fn assemble(
     tape: &Tape,
     decoder: &Decoder,
@@ -47,6 +49,7 @@ pub fn assemble(
     emotion: Option<&Var>,
     targets: Option<&[Vec<u32>]>,
     samples: &std::sync::Arc<[u64]>,
+    ids: &[String],
 ) -> Result<Assembled> {
     let mut build =
         Builder { emotion_source: if matches!(content, Content::Speech(..)) { 2 } else { 1 }, ..Builder::default() };
@@ -55,9 +58,11 @@ pub fn assemble(
     }
     if let Some((i, &longest)) = build.lens.iter().enumerate().find(|&(_, &len)| len > decoder.max_positions()) {
         return Err(Error::Model(format!(
-            "utterance {i} of the batch is a sequence of {longest} tokens ({} of them its content), but the decoder reads at \
-             most {}; lower data.max_seconds or raise connector.stack",
+            "utterance `{}` makes a sequence of {longest} tokens ({} of speech or context, {} of target), but the decoder reads \
+             at most {}; shorten or leave out that utterance, lower data.max_seconds or raise connector.stack",
+            ids.get(i).map_or("?", String::as_str),
             content.len_of(i),
+            targets.map_or(0, |t| t[i].len()),
             decoder.max_positions()
         )));
     }

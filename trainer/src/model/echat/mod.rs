@@ -40,6 +40,8 @@ pub struct EChat {
 
 /// A packed batch as the model takes it.
 pub struct Batch {
+    /// Names of the utterances, for errors; may be empty.
+    pub ids: Vec<String>,
     /// Waveforms `[samples, 1]`, packed; `None` in text-only training.
     pub wave: Option<Tensor>,
     /// Where each utterance lies in `wave`, and its sample key.
@@ -112,7 +114,7 @@ impl EChat {
         let emotion = encoded.as_ref().and_then(|e| e.emotion.as_ref());
         let token = emotion.map(|e| &e.token);
         let samples: &Arc<[u64]> = &batch.packed.samples;
-        let input = assemble(tape, &self.decoder, layout, &content, token, Some(&batch.targets), samples)?;
+        let input = assemble(tape, &self.decoder, layout, &content, token, Some(&batch.targets), samples, &batch.ids)?;
         let hidden = self.decoder.forward(tape, &input.x, &input.packed)?;
         let head = self.decoder.head(tape)?;
         let decoder = nn::linear_cross_entropy(tape, &hidden, &head, &input.rows, &input.labels)?;
