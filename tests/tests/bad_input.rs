@@ -123,8 +123,7 @@ fn a_damaged_checkpoint_is_passed_over_with_a_warning_and_refused_by_name() {
     let fixture = Fixture::new();
     fixture.trained(1, "stage1.toml", "whole", &LONGER);
     fixture.trained(1, "stage1.toml", "short", &SHORT);
-    let damages: [(&str, fn(&Path)); 2] = [("truncated", truncate), ("flipped", flip)];
-    for (run, damage) in damages {
+    for (run, damage) in [("truncated", truncate as fn(&Path)), ("flipped", flip)] {
         fixture.copy_run("short", run);
         damage(&fixture.checkpoint(run, 4).join("model.safetensors"));
         let before = fixture.contents(run);
