@@ -183,7 +183,7 @@ mod tests {
         let b: Counts = serde_json::from_str(&serde_json::to_string(&b).unwrap()).unwrap();
         a.merge(&b);
         let report = Report::new(a);
-        assert_eq!(report.cer, Some(100.0 / 7.0));
+        assert_eq!(report.cer, Some(100.0 * (1.0 / 7.0)));
         assert!((report.bleu_4.unwrap() - 100.0).abs() < 1e-9);
         assert_eq!((report.emotion_accuracy, report.hours, report.utterances), (Some(100.0), 1.0, 2));
         assert!(report.table().contains("CER %"), "{}", report.table());
