@@ -2,7 +2,7 @@
 
 use crate::autograd::{Result, Tape, Var};
 use crate::data::emotion::Emotion;
-use crate::model::weights::{self, Init, Loader};
+use crate::model::weights::{self, Loader};
 use crate::nn::{Activation, Linear};
 
 /// `dense` → GELU → h; `token`(h) joins the decoder's input, `classifier`(h) are the logits of the auxiliary task.
@@ -23,15 +23,10 @@ pub struct EmotionOutput {
 impl EmotionBranch {
     /// For pooled features of width `d` and decoder embeddings of width `d_llm`.
     pub fn build(loader: &Loader, d: usize, d_llm: usize) -> weights::Result<Self> {
-        let linear = |name: &str, output: usize| -> weights::Result<Linear> {
-            let (scope, init) = (loader.pp(name), Init::torch_default(d));
-            let weight = scope.param("weight", &[output, d], init)?;
-            Ok(Linear { weight, bias: Some(scope.param("bias", &[output], init)?) })
-        };
         Ok(Self {
-            dense: linear("dense", d)?,
-            token: linear("token", d_llm)?,
-            classifier: linear("classifier", Emotion::ALL.len())?,
+            dense: loader.dense("dense", d, d)?,
+            token: loader.dense("token", d, d_llm)?,
+            classifier: loader.dense("classifier", d, Emotion::ALL.len())?,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{ConnectorConfig, dense};
+use super::ConnectorConfig;
 use crate::autograd::{Param, Result, Tape, Var};
 use crate::model::weights::{self, Init, Loader};
 use crate::nn::{self, Activation, Linear, Packed, SeqLens};
@@ -26,7 +26,7 @@ impl Conv {
         };
         Ok(Self {
             convs: [conv(0, d)?, conv(1, config.width)?],
-            proj: dense(loader, "proj", config.width, d_llm)?,
+            proj: loader.dense("proj", config.width, d_llm)?,
             activation: config.activation.kernel(),
         })
     }

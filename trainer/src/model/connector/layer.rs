@@ -1,6 +1,6 @@
 //! A pre-norm Transformer layer, as the connectors use it.
 
-use super::{ConnectorConfig, dense, layer_norm};
+use super::{ConnectorConfig, NORM_EPS};
 use crate::autograd::{Result, Tape, Var};
 use crate::model::weights::{self, Loader};
 use crate::nn::{self, Activation, AttentionArgs, Dropout, LayerNorm, Linear, Packed, SeqLens};
@@ -17,10 +17,10 @@ pub(super) struct Attention {
 impl Attention {
     pub fn build(loader: &Loader, width: usize, d_keys: usize, heads: usize) -> weights::Result<Self> {
         Ok(Self {
-            q_proj: dense(loader, "q_proj", width, width)?,
-            k_proj: dense(loader, "k_proj", d_keys, width)?,
-            v_proj: dense(loader, "v_proj", d_keys, width)?,
-            o_proj: dense(loader, "o_proj", width, width)?,
+            q_proj: loader.dense("q_proj", width, width)?,
+            k_proj: loader.dense("k_proj", d_keys, width)?,
+            v_proj: loader.dense("v_proj", d_keys, width)?,
+            o_proj: loader.dense("o_proj", width, width)?,
             heads,
         })
     }
@@ -59,9 +59,9 @@ pub(super) struct FeedForward {
 impl FeedForward {
     pub fn build(loader: &Loader, config: &ConnectorConfig) -> weights::Result<Self> {
         Ok(Self {
-            norm: layer_norm(loader, "ffn_norm", config.width)?,
-            fc1: dense(loader, "fc1", config.width, config.ffn)?,
-            fc2: dense(loader, "fc2", config.ffn, config.width)?,
+            norm: loader.layer_norm("ffn_norm", config.width, NORM_EPS)?,
+            fc1: loader.dense("fc1", config.width, config.ffn)?,
+            fc2: loader.dense("fc2", config.ffn, config.width)?,
             activation: config.activation.kernel(),
             inner_dropout: Dropout::new(config.dropout, &loader.registered("fc1.dropout")),
             dropout: Dropout::new(config.dropout, &loader.registered("fc2.dropout")),
@@ -87,7 +87,7 @@ pub(super) struct Layer {
 impl Layer {
     pub fn build(loader: &Loader, config: &ConnectorConfig) -> weights::Result<Self> {
         Ok(Self {
-            attn_norm: layer_norm(loader, "attn_norm", config.width)?,
+            attn_norm: loader.layer_norm("attn_norm", config.width, NORM_EPS)?,
             attention: Attention::build(loader, config.width, config.width, config.heads)?,
             dropout: Dropout::new(config.dropout, &loader.registered("attn.dropout")),
             feed_forward: FeedForward::build(loader, config)?,

@@ -1,6 +1,6 @@
 //! Stacked frames through two linear layers (SLAM-LLM's linear projector).
 
-use super::{ConnectorConfig, dense};
+use super::ConnectorConfig;
 use crate::autograd::{Result, Tape, Var};
 use crate::model::weights::{self, Loader};
 use crate::nn::{self, Activation, Linear, Packed};
@@ -16,8 +16,8 @@ impl TwoLinear {
     pub fn build(loader: &Loader, config: &ConnectorConfig, d: usize, d_llm: usize) -> weights::Result<Self> {
         Ok(Self {
             k: config.stack,
-            stack: dense(loader, "stack", config.stack * d, config.width)?,
-            proj: dense(loader, "proj", config.width, d_llm)?,
+            stack: loader.dense("stack", config.stack * d, config.width)?,
+            proj: loader.dense("proj", config.width, d_llm)?,
             activation: config.activation.kernel(),
         })
     }

@@ -10,8 +10,8 @@ mod transformer;
 pub use config::{ActivationKind, ConnectorConfig, ConnectorKind};
 
 use crate::autograd::{Result, Tape, Var};
-use crate::model::weights::{self, Init, Loader};
-use crate::nn::{LayerNorm, Linear, Packed};
+use crate::model::weights::{self, Loader};
+use crate::nn::Packed;
 
 /// One of the architectures of [`ConnectorKind`].
 pub enum Connector {
@@ -49,19 +49,5 @@ impl Connector {
     }
 }
 
-fn dense(loader: &Loader, name: &str, input: usize, output: usize) -> weights::Result<Linear> {
-    let (scope, init) = (loader.pp(name), Init::torch_default(input));
-    Ok(Linear {
-        weight: scope.param("weight", &[output, input], init)?,
-        bias: Some(scope.param("bias", &[output], init)?),
-    })
-}
-
-fn layer_norm(loader: &Loader, name: &str, width: usize) -> weights::Result<LayerNorm> {
-    let scope = loader.pp(name);
-    Ok(LayerNorm {
-        weight: scope.param("weight", &[width], Init::ONES)?,
-        bias: scope.param("bias", &[width], Init::ZEROS)?,
-        eps: 1e-5,
-    })
-}
+/// PyTorch's default for layer norms.
+const NORM_EPS: f64 = 1e-5;

@@ -1,7 +1,7 @@
 //! A window-level Q-Former (SALMONN): learned queries attend to each window of frames; a window gives `queries` embeddings.
 
 use super::layer::{Attention, FeedForward};
-use super::{ConnectorConfig, dense, layer_norm};
+use super::{ConnectorConfig, NORM_EPS};
 use crate::autograd::{Param, Result, Tape, Var};
 use crate::model::weights::{self, Init, Loader};
 use crate::nn::{self, Dropout, LayerNorm, Linear, Packed, SeqLens};
@@ -29,9 +29,9 @@ impl Block {
         let width = config.width;
         let dropout = |name: &str| Dropout::new(config.dropout, &loader.registered(name));
         Ok(Self {
-            self_norm: layer_norm(loader, "self_norm", width)?,
+            self_norm: loader.layer_norm("self_norm", width, NORM_EPS)?,
             self_attention: Attention::build(&loader.pp("self_attn"), width, width, config.heads)?,
-            cross_norm: layer_norm(loader, "cross_norm", width)?,
+            cross_norm: loader.layer_norm("cross_norm", width, NORM_EPS)?,
             cross_attention: Attention::build(&loader.pp("cross_attn"), width, d, config.heads)?,
             dropouts: [dropout("self_attn.dropout"), dropout("cross_attn.dropout")],
             feed_forward: FeedForward::build(loader, config)?,
@@ -60,8 +60,8 @@ impl Qformer {
             count: config.queries,
             queries,
             blocks,
-            norm: layer_norm(loader, "norm", config.width)?,
-            proj: dense(loader, "proj", config.width, d_llm)?,
+            norm: loader.layer_norm("norm", config.width, NORM_EPS)?,
+            proj: loader.dense("proj", config.width, d_llm)?,
         })
     }
 

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use candle_core::{DType, Device, Tensor};
 
 use super::layer::Layer;
-use super::{ConnectorConfig, dense, layer_norm};
+use super::{ConnectorConfig, NORM_EPS};
 use crate::autograd::{Result, Tape, Var};
 use crate::model::weights::{self, Loader};
 use crate::nn::{self, Dropout, LayerNorm, Linear, Packed, SeqLens};
@@ -25,8 +25,8 @@ pub struct Transformer {
 impl Transformer {
     pub fn build(loader: &Loader, config: &ConnectorConfig, d: usize, d_llm: usize) -> weights::Result<Self> {
         let width = config.width;
-        let stack = dense(loader, "stack", config.stack * d, width)?;
-        let stack_norm = layer_norm(loader, "stack_norm", width)?;
+        let stack = loader.dense("stack", config.stack * d, width)?;
+        let stack_norm = loader.layer_norm("stack_norm", width, NORM_EPS)?;
         let layers = (0..config.layers)
             .map(|i| Ok(Rc::new(Layer::build(&loader.pp("layers").pp(i), config)?)))
             .collect::<weights::Result<_>>()?;
@@ -36,8 +36,8 @@ impl Transformer {
             stack_norm,
             dropout: Dropout::new(config.dropout, &loader.registered("positions.dropout")),
             layers,
-            norm: layer_norm(loader, "norm", width)?,
-            proj: dense(loader, "proj", width, d_llm)?,
+            norm: loader.layer_norm("norm", width, NORM_EPS)?,
+            proj: loader.dense("proj", width, d_llm)?,
             recompute: config.recompute,
         })
     }

@@ -34,16 +34,8 @@ pub(super) struct Block {
 
 impl Block {
     pub fn build(loader: &Loader, a: &Architecture, table: &Rc<Table>) -> weights::Result<Self> {
-        let linear = |scope: &Loader, name: &str, input: usize, output: usize, bias: bool| {
-            let scope = scope.pp(name);
-            let weight = scope.param("weight", &[output, input], Init::LINEAR)?;
-            let bias = bias.then(|| scope.param("bias", &[output], Init::ZEROS)).transpose()?;
-            Ok::<_, weights::Error>(Linear { weight, bias })
-        };
-        let norm = |scope: &Loader, name: &str, width: usize| {
-            let weight = scope.pp(name).param("weight", &[width], Init::ONES)?;
-            Ok::<_, weights::Error>(RmsNorm { weight, eps: a.rms_eps })
-        };
+        let linear = |scope: &Loader, name, i, o, bias| scope.linear(name, i, o, bias, Init::LINEAR);
+        let norm = |scope: &Loader, name, width| scope.rms_norm(name, width, a.rms_eps);
         let (attn, mlp) = (loader.pp("self_attn"), loader.pp("mlp"));
         let (q_dim, kv_dim) = (a.heads * a.head_dim, a.kv_heads * a.head_dim);
         let qkv = if a.packed_qkv {

@@ -54,7 +54,7 @@ impl Decoder {
         let blocks = (0..a.layers)
             .map(|i| Ok(Rc::new(Block::build(&model.pp("layers").pp(i), a, &table)?)))
             .collect::<weights::Result<_>>()?;
-        let norm = RmsNorm { weight: model.param("norm.weight", &[a.hidden], Init::ONES)?, eps: a.rms_eps };
+        let norm = model.rms_norm("norm", a.hidden, a.rms_eps)?;
         let lm_head = if a.tie_embeddings {
             None
         } else {

@@ -12,6 +12,13 @@ impl Loader<'_> {
         Ok(Linear { weight, bias })
     }
 
+    /// [`Loader::linear`] with a bias, both beginning as PyTorch's `nn.Linear`.
+    pub fn dense(&self, name: &str, i: usize, o: usize) -> Result<Linear> {
+        let (scope, init) = (self.pp(name), Init::torch_default(i));
+        let weight = scope.param("weight", &[o, i], init)?;
+        Ok(Linear { weight, bias: Some(scope.param("bias", &[o], init)?) })
+    }
+
     /// `{name}.weight` and `{name}.bias`, `[d]`.
     pub fn layer_norm(&self, name: &str, d: usize, eps: f64) -> Result<LayerNorm> {
         let scope = self.pp(name);
