@@ -1,6 +1,6 @@
-//! The matrix product against candle's and the gemm crate's (as candle has it, without its AVX-512 feature), at a miniature model's shapes and a large one. Threads:
-//! `RAYON_NUM_THREADS`. `tests/peers/gemm.py` sets the figures beside PyTorch's.
-//! `cargo bench -p echat-kernels --bench gemm`
+//! The matrix product against candle's (one call, its own threads) and the gemm crate's (one serial call for each piece
+//! of rows), at a miniature model's shapes and a large one. Threads: `RAYON_NUM_THREADS`. `tests/peers/gemm.py` sets the
+//! figures beside PyTorch's. `cargo bench -p echat-kernels --bench gemm`
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use candle_core::{Device, Tensor};
