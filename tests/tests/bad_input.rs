@@ -49,7 +49,7 @@ fn missing_files_are_named() {
     fixture.train(1, "nowhere.toml", "run", &[], &[]).expect_error(&["nowhere.toml", "No such file"]);
     expect_refused(&fixture, &["data.train=[\"{root}/nowhere.jsonl\"]"], &["nowhere.jsonl", "No such file"]);
     expect_refused(&fixture, &["encoder.path=\"{root}/nowhere\""], &["nowhere"]);
-    expect_refused(&fixture, &["decoder.path=\"{root}/nowhere\""], &["nowhere"]);
+    expect_refused(&fixture, &["decoder.path=\"{root}/nowhere\""], &["nowhere: no such directory (decoder.path"]);
     expect_refused(&fixture, &["model.init=[\"{root}/nowhere\"]"], &["nowhere"]);
 }
 

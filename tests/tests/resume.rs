@@ -66,6 +66,18 @@ fn a_killed_rank_ends_the_run_and_the_resumed_run_is_bitwise_the_uninterrupted_o
 }
 
 #[test]
+fn resuming_on_other_data_is_said() {
+    let fixture = Fixture::new();
+    fixture.trained(1, "stage1.toml", "run", &["train.steps=2"]);
+    let resumed = |sets: &[&str]| {
+        let outcome = fixture.train(1, "stage1.toml", "run", sets, &["--resume", "auto"]).expect_success();
+        outcome.stdout.contains("another corpus or another data.global_batch_seconds than before step")
+    };
+    assert!(!resumed(&["train.steps=4"]));
+    assert!(resumed(&["train.steps=6", "data.global_batch_seconds=2.0"]));
+}
+
+#[test]
 fn records_between_log_lines_are_as_in_an_uninterrupted_run() {
     let fixture = Fixture::new();
     let sets = ["train.log_every=4", "checkpoint.every_steps=5"];

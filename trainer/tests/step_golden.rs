@@ -15,7 +15,7 @@ use echat::model::decoder::DecoderConfig;
 use echat::model::echat::{Batch, Built, ModelConfig, Sections};
 use echat::model::hubert::EncoderConfig;
 use echat::nn::{Packed, SeqLens};
-use echat::train::{LossScale, Sums, TrainGroup, accumulate};
+use echat::train::{LossScale, Sums, TrainGroup, Work, accumulate};
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/model").join(name)
@@ -35,6 +35,7 @@ fn integers(t: &Tensor) -> Vec<u32> {
 
 struct Run {
     sums: Sums,
+    work: Work,
     buckets: Buckets,
     built: Built,
 }
@@ -112,8 +113,8 @@ fn run(stage: u8, recompute: bool, micro_batches: &[&[usize]]) -> Run {
     let scale = LossScale::new(alpha, tokens as f64, utterances as f64);
     let mut solo = Solo::new(World::single("test"));
     let rng = StepRng::new(0, 0);
-    let sums = accumulate(&built.model, &layout, &buckets, &mut solo, &batches, rng, scale).unwrap();
-    Run { sums, buckets, built }
+    let (sums, work) = accumulate(&built.model, &layout, &buckets, &mut solo, &batches, rng, scale).unwrap();
+    Run { sums, work, buckets, built }
 }
 
 fn rel_l2(got: &[f32], want: &[f32]) -> f64 {
@@ -192,9 +193,42 @@ fn recomputation_changes_no_bit() {
     for stage in [1, 2] {
         let (plain, again) = (run(stage, false, &[&[0, 1, 2]]), run(stage, true, &[&[0, 1, 2]]));
         assert_eq!(plain.sums, again.sums);
+        assert_eq!(plain.work.flops, again.work.flops);
         let bits = |r: &Run| gradients(r).iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&plain), bits(&again), "stage {stage}");
     }
+}
+
+#[test]
+fn arithmetic_is_counted_as_by_hand() {
+    let g = load("stage1.safetensors");
+    let run = run(1, false, &[&[0, 1, 2]]);
+    // Forward, and backward for operands that want it: a frozen weight takes no product of its own.
+    let (trained, frozen, first) = (3.0, 2.0, 2.0);
+    let mut flops = 0.0;
+    let mut positions = 0;
+    for (samples, target) in integers(&g["wave_lens"]).into_iter().zip(integers(&g["target_lens"])) {
+        let mut product = |rows: usize, weights: usize, times: f64| flops += 2.0 * times * (rows * weights) as f64;
+        let mut rows = samples as usize;
+        let mut c_in = 1;
+        for (kernel, stride) in [(10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2)] {
+            rows = (rows - kernel) / stride + 1;
+            product(rows, kernel * c_in * 16, if c_in == 1 { first } else { trained });
+            c_in = 16;
+        }
+        product(rows, 16 * 32 + 32 * (32 / 4) * 16, trained);
+        product(rows, 2 * (4 * 32 * 32 + 2 * 32 * 40), trained);
+        product(rows * rows, 2 * 2 * 32, trained);
+        let stacked = rows.div_ceil(2);
+        product(stacked, 64 * 16 + 2 * (4 * 16 * 16 + 2 * 16 * 24) + 16 * 32, trained);
+        product(stacked * stacked, 2 * 2 * 16, trained);
+        let read = 1 + stacked + 3 + target as usize;
+        product(read, 2 * (4 * 32 * 32 + 3 * 32 * 40), frozen);
+        product(read * (read + 1) / 2, 2 * 2 * 32, trained);
+        product(target as usize + 1, 32 * 64, frozen);
+        positions += read;
+    }
+    assert_eq!((run.work.flops, run.work.positions), (flops, positions as f64));
 }
 
 #[test]
@@ -203,6 +237,7 @@ fn accumulating_micro_batches_changes_nothing_but_rounding() {
         let (whole, parts) = (run(stage, false, &[&[0, 1, 2]]), run(stage, false, &[&[0], &[1], &[2]]));
         assert!((whole.sums.decoder_loss - parts.sums.decoder_loss).abs() <= 1e-6 * whole.sums.decoder_loss);
         assert!((whole.sums.emotion_loss - parts.sums.emotion_loss).abs() <= 1e-6 * whole.sums.emotion_loss.max(1.0));
+        assert_eq!((whole.work.flops, whole.work.positions), (parts.work.flops, parts.work.positions));
         let error = rel_l2(&gradients(&parts), &gradients(&whole));
         assert!(error <= 1e-6, "stage {stage}: relative L2 error {error:.2e}");
     }

@@ -1,6 +1,6 @@
 //! Recording.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use candle_core::Tensor;
@@ -101,26 +101,28 @@ pub struct Tape {
     /// How often each trainable parameter has been used and not yet differentiated; shared with recomputed blocks.
     pub(super) uses: Rc<RefCell<Vec<u32>>>,
     probed: RefCell<Vec<usize>>,
+    /// Arithmetic so far, forward and the backward to come; shared with recomputed blocks.
+    flops: Rc<Cell<f64>>,
 }
 
 impl Tape {
-    fn with_mode(mode: Mode, rng: Option<StepRng>, uses: Rc<RefCell<Vec<u32>>>) -> Self {
-        Self { mode, rng, nodes: RefCell::default(), values: RefCell::new(0), uses, probed: RefCell::default() }
+    fn with_mode(mode: Mode, rng: Option<StepRng>, uses: Rc<RefCell<Vec<u32>>>, flops: Rc<Cell<f64>>) -> Self {
+        Self { mode, rng, nodes: RefCell::default(), values: RefCell::new(0), uses, probed: RefCell::default(), flops }
     }
 
     /// Records, with dropout and masks drawn from `rng`.
     pub fn training(rng: StepRng) -> Self {
-        Self::with_mode(Mode::Record, Some(rng), Rc::default())
+        Self::with_mode(Mode::Record, Some(rng), Rc::default(), Rc::default())
     }
 
     /// Records, without any randomness (gradient tests; training with all dropout off).
     pub fn recording() -> Self {
-        Self::with_mode(Mode::Record, None, Rc::default())
+        Self::with_mode(Mode::Record, None, Rc::default(), Rc::default())
     }
 
     /// Records nothing: evaluation and generation.
     pub fn inference() -> Self {
-        Self::with_mode(Mode::Inference, None, Rc::default())
+        Self::with_mode(Mode::Inference, None, Rc::default(), Rc::default())
     }
 
     /// The step's randomness; `None` in evaluation, where nothing is dropped.
@@ -151,6 +153,18 @@ impl Tape {
     /// Whether each of `inputs` wants a gradient: what an op need not save for operands that do not, it need not keep.
     pub fn needs<const N: usize>(&self, inputs: [&Var; N]) -> [bool; N] {
         inputs.map(|v| self.mode == Mode::Record && v.needs_grad())
+    }
+
+    /// Counts a product's arithmetic: `flops` forward, and as much again for each operand that wants a gradient. What
+    /// recomputation does twice counts once, when it is differentiated.
+    pub fn count_flops<const N: usize>(&self, flops: f64, operands: [&Var; N]) {
+        let times = 1 + self.needs(operands).into_iter().filter(|&need| need).count();
+        self.flops.set(self.flops.get() + times as f64 * flops);
+    }
+
+    /// The model's arithmetic so far: of matrix products, convolutions and attention; with recomputation complete after backward.
+    pub fn flops(&self) -> f64 {
+        self.flops.get()
     }
 
     /// Records one output. `backward(grad, needs)` returns a gradient per input, `None` where `needs` is false.
@@ -198,12 +212,13 @@ impl Tape {
         if self.mode != Mode::Record {
             return block(self, &owned);
         }
-        let inner = Tape::with_mode(Mode::Probe, self.rng, Rc::clone(&self.uses));
+        let inner = Tape::with_mode(Mode::Probe, self.rng, Rc::clone(&self.uses), Rc::default());
         let outputs: Vec<Tensor> = block(&inner, &owned)?.into_iter().map(|v| v.value).collect();
         let mut held = inner.probed.into_inner();
         held.sort_unstable();
         held.dedup();
         if held.is_empty() && !inputs.iter().any(|v| v.needs_grad()) {
+            self.flops.set(self.flops.get() + inner.flops.get());
             return Ok(outputs.into_iter().map(|value| Var { value, source: None }).collect());
         }
         let saved = owned.iter().map(|v| v.value.clone()).collect();
@@ -228,7 +243,7 @@ impl Tape {
 
     /// A tape for running a recomputed block again.
     pub(super) fn nested(&self) -> Tape {
-        Tape::with_mode(Mode::Record, self.rng, Rc::clone(&self.uses))
+        Tape::with_mode(Mode::Record, self.rng, Rc::clone(&self.uses), Rc::clone(&self.flops))
     }
 
     fn next_values(&self, count: usize) -> std::ops::Range<usize> {

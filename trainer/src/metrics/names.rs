@@ -70,15 +70,14 @@ names! {
     TOKENS_PER_SECOND = "speed/tokens_per_second" ["1/s"] "decoder positions per second, all ranks";
     STEP_SECONDS = "speed/step_seconds" ["s"] "wall time of a step, mean of the interval";
     TFLOPS = "speed/tflops" ["TFLOP/s"] "model arithmetic per second, all ranks, without recomputation";
-    MFU = "speed/mfu" ["1"] "model arithmetic as a share of the devices' peak";
+    MFU = "speed/mfu" ["1"] "model arithmetic as a share of the devices' peak, where output.peak_tflops gives it";
     DATA_WAIT = "speed/data_wait" ["1"] "share of wall time spent waiting for data";
-    COMM_WAIT = "speed/comm_wait" ["1"] "share of wall time spent waiting for other ranks";
+    COMM_WAIT = "speed/comm_wait" ["1"] "share of wall time spent waiting for the gradients of other ranks";
     AUDIO_SECONDS = "batch/audio_seconds" ["s"] "audio in a global batch";
     UTTERANCES = "batch/utterances" ["1"] "utterances in a global batch";
     TARGET_TOKENS = "batch/target_tokens" ["1"] "target tokens in a global batch";
     PADDING = "batch/padding" ["1"] "share of computed positions that are padding; batches are packed, so zero";
     MEMORY = "memory/resident_gib" ["GiB"] "largest resident memory of a rank";
-    DEVICE_MEMORY = "memory/device_gib" ["GiB"] "largest device memory of a rank";
     SPEECH_LAYERS = "layers/speech" ["1"] "weight of each encoder layer in the speech sum";
     EMOTION_LAYERS = "layers/emotion" ["1"] "weight of each encoder layer in the emotion sum";
 }

@@ -31,6 +31,12 @@ struct Owned {
 }
 
 impl Owned {
+    /// Pairs of query and key that meet.
+    fn seen(&self) -> f64 {
+        let hidden = |queries: usize| if self.causal { queries * queries.saturating_sub(1) / 2 } else { 0 };
+        self.q_seq.lens().zip(self.k_seq.lens()).map(|(q, k)| (q * k) as f64 - hidden(q) as f64).sum()
+    }
+
     fn args(&self) -> Attention<'_> {
         Attention {
             q_seq: &self.q_seq,
@@ -51,6 +57,10 @@ pub fn attention(tape: &Tape, q: &Var, k: &Var, v: &Var, args: &AttentionArgs) -
         scale: args.scale,
         dropout: args.dropout.and_then(|d| d.draw(tape, args.queries)),
     });
+    // Scores and their product with v; backward, a product each for dq, dk, dv and the probabilities.
+    let [_, heads, width] = [0, 1, 2].map(|i| q.dims()[i]);
+    tape.count_flops(2.0 * (heads * width) as f64 * owned.seen(), [q, k]);
+    tape.count_flops(2.0 * (heads * width) as f64 * owned.seen(), [q, v]);
     let (out, lse) = kernel::forward(q.tensor(), k.tensor(), v.tensor(), &owned.args())?;
     let saved = (q.tensor().clone(), k.tensor().clone(), v.tensor().clone(), out.clone(), lse);
     Ok(tape.op("attention", &[q, k, v], out, move |grad, needs| {

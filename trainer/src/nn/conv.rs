@@ -16,6 +16,7 @@ pub fn conv1d(
     stride: usize,
 ) -> Result<(Var, SeqLens)> {
     let (y, out_seq) = kernel::forward(x.tensor(), w.tensor(), bias.map(Var::tensor), seq, kernel_size, stride)?;
+    tape.count_flops(2.0 * (w.dims()[1] * y.elem_count()) as f64, [x, w]);
     let [need_x, need_w] = tape.needs([x, w]);
     let saved_x = need_w.then(|| x.tensor().clone());
     let saved_w = need_x.then(|| w.tensor().clone());
@@ -53,6 +54,7 @@ impl PosConv {
         let (g, v, bias) = (tape.param(&self.g), tape.param(&self.v), tape.param(&self.bias));
         let w = self.weight(tape, &v, &g)?;
         let y = pos_conv::forward(x.tensor(), w.tensor(), bias.tensor(), seq, self.groups)?;
+        tape.count_flops(2.0 * (v.dims()[1] * v.dims()[2] * y.elem_count()) as f64, [x, &w]);
         let [need_x, need_w] = tape.needs([x, &w]);
         let saved_x: Option<Tensor> = need_w.then(|| x.tensor().clone());
         let saved_w = need_x.then(|| w.tensor().clone());

@@ -8,6 +8,7 @@ use crate::autograd::{Param, Result, Tape, Var};
 /// `x wᵀ + b`: x `[t, i]`, w `[o, i]`, b `[o]` → `[t, o]`.
 pub fn linear(tape: &Tape, x: &Var, w: &Var, bias: Option<&Var>) -> Result<Var> {
     let y = kernel::forward(x.tensor(), w.tensor(), bias.map(Var::tensor))?;
+    tape.count_flops(2.0 * (w.dims()[1] * y.elem_count()) as f64, [x, w]);
     let [need_x, need_w] = tape.needs([x, w]);
     let saved_x = need_w.then(|| x.tensor().clone());
     let saved_w = need_x.then(|| w.tensor().clone());

@@ -38,6 +38,7 @@ pub fn linear_cross_entropy(
     let needs = fused::Needs { hidden: need_hidden, weight: need_weight };
     let fused::Loss { loss_sum, correct, count, d_hidden, d_weight } =
         fused::forward(hidden.tensor(), weight.tensor(), rows, labels, needs)?;
+    tape.count_flops(2.0 * (rows.len() * weight.tensor().elem_count()) as f64, [hidden, weight]);
     let value = Tensor::new(loss_sum as f32, &Device::Cpu)?;
     let loss = tape.op("linear_cross_entropy", &[hidden, weight], value, move |grad, _| {
         let factor = scalar(&grad)?;

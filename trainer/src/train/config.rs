@@ -49,6 +49,8 @@ section! {
         pub seed: u64 = 0,
         /// Threads of this process; 0 takes ECHAT_THREADS, OMP_NUM_THREADS or this rank's share of the cores.
         pub threads: usize = 0,
+        /// Peak TFLOP/s of one rank's device, for speed/mfu; 0 where it is not known: then it is not recorded.
+        pub peak_tflops: f64 = 0.0,
     }
 }
 

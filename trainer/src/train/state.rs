@@ -35,6 +35,8 @@ pub struct SavedState {
     pub ranks: usize,
     /// Of the frozen weights, by component.
     pub frozen: BTreeMap<String, String>,
+    /// Of what the order of the data follows from besides the seed.
+    pub data_order: String,
     /// The resolved configuration.
     pub config: String,
 }

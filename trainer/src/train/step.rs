@@ -1,5 +1,7 @@
 //! One optimizer step's forward and backward over this rank's micro-batches.
 
+use std::time::{Duration, Instant};
+
 use candle_core::{Device, Tensor};
 use echat_kernels::tensor;
 
@@ -24,6 +26,26 @@ pub struct Sums {
     pub emotions: f64,
     /// Those whose class had the highest probability.
     pub emotions_correct: f64,
+}
+
+/// What a step cost this rank.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work {
+    /// Model arithmetic, without recomputation.
+    pub flops: f64,
+    /// Positions the decoder read.
+    pub positions: f64,
+    /// Time spent waiting for other ranks' gradients.
+    pub waited: Duration,
+}
+
+impl Work {
+    /// Adds another step's.
+    pub fn add(&mut self, other: &Self) {
+        self.flops += other.flops;
+        self.positions += other.positions;
+        self.waited += other.waited;
+    }
 }
 
 impl Sums {
@@ -103,7 +125,7 @@ impl LossScale {
 }
 
 /// Differentiates `batches` one after the other and leaves the global gradient in `buckets`, summed over ranks; each bucket's
-/// all-reduce starts as soon as the last micro-batch has finished it. Returns this rank's sums.
+/// all-reduce starts as soon as the last micro-batch has finished it. Returns this rank's sums, and what they cost.
 pub fn accumulate(
     model: &EChat,
     layout: &Layout,
@@ -112,9 +134,9 @@ pub fn accumulate(
     batches: &[Batch],
     rng: StepRng,
     scale: LossScale,
-) -> Result<Sums> {
+) -> Result<(Sums, Work)> {
     buckets.zero_grad()?;
-    let mut sums = Sums::default();
+    let (mut sums, mut work) = (Sums::default(), Work::default());
     let mut reduce = Reduce { buckets, collective, pending: Vec::new(), failed: None };
     for (i, batch) in batches.iter().enumerate() {
         let tape = Tape::training(rng);
@@ -130,13 +152,17 @@ pub fn accumulate(
         let result = tape.backward(&seeds, &mut sink).and_then(|()| sink.finish());
         reduce.check()?;
         result?;
+        work.flops += tape.flops();
+        work.positions += losses.positions as f64;
     }
     if batches.is_empty() {
         (0..buckets.len()).try_for_each(|bucket| reduce.start(bucket))?;
         reduce.check()?;
     }
+    let begun = Instant::now();
     reduce.finish()?;
-    Ok(sums)
+    work.waited = begun.elapsed();
+    Ok((sums, work))
 }
 
 /// All-reduces under way.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::state::{Progress, SavedState, restore, snapshot};
 use super::watch::{Interval, Watch};
@@ -30,6 +29,7 @@ pub struct Trainer<'a> {
     validation: Option<Validation>,
     progress: Progress,
     frozen: BTreeMap<String, String>,
+    data_order: String,
     watch: Watch,
     /// The latest validation, for choosing the best checkpoint.
     validated: BTreeMap<String, f64>,
@@ -53,10 +53,10 @@ impl<'a> Trainer<'a> {
         model.settle()?;
         let mut optimizer = Optimizer::new(&config.optimizer, &model.buckets)?;
         config.schedule.validate()?;
-        let progress = match from {
-            None => Progress::default(),
-            Some(path) => resume(path, config, &model, &frozen, &mut optimizer)?,
-        };
+        let data_order = data_order(&corpus, config);
+        let saved = from.map(|path| resume(path, config, &model, &frozen, &mut optimizer)).transpose()?;
+        let reordered = saved.as_ref().is_some_and(|saved| saved.data_order != data_order);
+        let progress = saved.map(|saved| saved.progress).unwrap_or_default();
         same_everywhere(&model, collective)?;
         let validation = if config.data.valid.is_empty() {
             None
@@ -65,6 +65,13 @@ impl<'a> Trainer<'a> {
             Some(Validation::new(held_out, collective, config.data.micro_batch_seconds, model.normalizes()))
         };
         let watch = Watch::open(config, &model, &corpus, collective.world(), progress.step, from.is_some())?;
+        if reordered {
+            watch.say(&format!(
+                "warning: another corpus or another data.global_batch_seconds than before step {}: from here on the order of the \
+                 data is a new one",
+                progress.step
+            ));
+        }
         let sampler = Sampler::new(config.output.seed, corpus.costs(), config.data.global_batch_seconds);
         Ok(Self {
             config,
@@ -77,6 +84,7 @@ impl<'a> Trainer<'a> {
             validation,
             progress,
             frozen,
+            data_order,
             watch,
             validated: BTreeMap::new(),
         })
@@ -121,14 +129,13 @@ impl<'a> Trainer<'a> {
 
     /// One optimizer step.
     fn step(&mut self, data: &Step, interval: &mut Interval) -> Result<()> {
-        let begun = Instant::now();
         self.watch.skipped(&data.skipped);
         let batches: Vec<Batch> = data.batches.iter().map(|b| self.model.examples.batch(b)).collect::<Result<_>>()?;
         let emotions: usize = batches.iter().map(|b| b.emotions.len()).sum();
         let mut counts = [target_tokens(&batches) as f64, emotions as f64];
         self.collective.all_reduce_f64(&mut counts)?;
         let alpha = self.config.train.alpha;
-        let mut sums = accumulate(
+        let (mut sums, work) = accumulate(
             &self.model.built.model,
             &self.model.examples.layout,
             &self.model.buckets,
@@ -142,7 +149,7 @@ impl<'a> Trainer<'a> {
         self.progress.step = data.step + 1;
         self.progress.audio_seconds += data.seconds;
         self.progress.updates = self.optimizer.steps();
-        interval.add(data, &sums, norm, begun.elapsed());
+        interval.add(data, &sums, &work, norm);
         Ok(())
     }
 
@@ -207,6 +214,7 @@ impl<'a> Trainer<'a> {
             seed: self.config.output.seed,
             ranks: self.collective.world().size,
             frozen: self.frozen.clone(),
+            data_order: self.data_order.clone(),
             config: self.resolved.clone(),
         };
         let snapshot = snapshot(&self.model.buckets, &self.optimizer, &state, self.validated.clone())?;
@@ -231,7 +239,7 @@ fn resume(
     model: &Model,
     frozen: &BTreeMap<String, String>,
     optimizer: &mut Optimizer,
-) -> Result<Progress> {
+) -> Result<SavedState> {
     let state = restore(path, &model.buckets, optimizer)?;
     if state.seed != config.output.seed {
         return Err(Error::Setting(format!(
@@ -248,7 +256,14 @@ fn resume(
             path.display()
         )));
     }
-    Ok(state.progress)
+    Ok(state)
+}
+
+/// What the order of the data follows from besides the seed: every utterance's length and the size of a batch.
+fn data_order(corpus: &Corpus, config: &RunConfig) -> String {
+    let mut hash = crc32fast::Hasher::new();
+    corpus.costs().iter().for_each(|cost| hash.update(&cost.to_le_bytes()));
+    format!("{:08x} of {} in {} s", hash.finalize(), corpus.costs().len(), config.data.global_batch_seconds)
 }
 
 /// Errors unless all ranks begin with the same parameters.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::state::Progress as Counters;
-use super::{Model, Result, Sums, Validation};
+use super::{Model, Result, Sums, Validation, Work};
 use crate::autograd::{Error, Param};
 use crate::config::RunConfig;
 use crate::data::corpus::Reject;
@@ -22,6 +22,8 @@ pub struct Watch {
     windows: Option<Windows>,
     alpha: f64,
     emotion: bool,
+    /// Of one rank's device; 0 where it is not known.
+    peak_tflops: f64,
     /// Peak learning rate of each group that trains.
     rates: Vec<(&'static str, f64)>,
 }
@@ -40,7 +42,7 @@ pub struct Interval {
     waited: Duration,
     audio_seconds: f64,
     utterances: usize,
-    computed: Duration,
+    work: Work,
 }
 
 impl Interval {
@@ -54,7 +56,7 @@ impl Interval {
             waited: Duration::ZERO,
             audio_seconds: 0.0,
             utterances: 0,
-            computed: Duration::ZERO,
+            work: Work::default(),
         }
     }
 
@@ -63,19 +65,19 @@ impl Interval {
         self.begun = Instant::now();
         self.waited = Duration::ZERO;
         self.audio_seconds = 0.0;
-        self.computed = Duration::ZERO;
+        self.work = Work::default();
         self.steps = 0;
     }
 
     /// One more step.
-    pub fn add(&mut self, data: &Step, sums: &Sums, norm: f64, computed: Duration) {
+    pub fn add(&mut self, data: &Step, sums: &Sums, work: &Work, norm: f64) {
         self.steps += 1;
         self.sums = *sums;
         self.norm = norm;
         self.waited += data.waited;
         self.audio_seconds += data.seconds;
         self.utterances = data.utterances;
-        self.computed += computed;
+        self.work.add(work);
     }
 }
 
@@ -102,7 +104,13 @@ impl Watch {
         } else {
             None
         };
-        let watch = Self { windows, alpha: config.train.alpha, emotion: config.model.emotion, rates };
+        let watch = Self {
+            windows,
+            alpha: config.train.alpha,
+            emotion: config.model.emotion,
+            peak_tflops: config.output.peak_tflops,
+            rates,
+        };
         watch.introduce(model, corpus, world, step);
         Ok(watch)
     }
@@ -146,8 +154,11 @@ impl Watch {
         collective: &mut dyn Collective,
     ) -> Result<()> {
         let wall = interval.begun.elapsed().as_secs_f64().max(1e-9);
-        let mut waits = [interval.waited.as_secs_f64() / wall];
-        collective.all_reduce_f64(&mut waits)?;
+        let work = interval.work;
+        let waited = [interval.waited, work.waited].map(|t| t.as_secs_f64() / wall);
+        let mut totals = [waited[0], waited[1], work.flops, work.positions];
+        collective.all_reduce_f64(&mut totals)?;
+        let [data_wait, comm_wait, flops, positions] = totals;
         let memory = largest(resident_gib(), collective)?;
         let ranks = collective.world().size as f64;
         let Some(windows) = &mut self.windows else { return Ok(()) };
@@ -166,7 +177,13 @@ impl Watch {
         record.push(&names::SKIPPED_STEPS, counters.skipped_steps as f64);
         record.push(&names::AUDIO_HOURS_PER_HOUR, interval.audio_seconds / wall);
         record.push(&names::STEP_SECONDS, wall / interval.steps.max(1) as f64);
-        record.push(&names::DATA_WAIT, waits[0] / ranks);
+        record.push(&names::TOKENS_PER_SECOND, positions / wall);
+        record.push(&names::TFLOPS, flops / wall / 1e12);
+        if self.peak_tflops > 0.0 {
+            record.push(&names::MFU, flops / wall / 1e12 / (self.peak_tflops * ranks));
+        }
+        record.push(&names::DATA_WAIT, data_wait / ranks);
+        record.push(&names::COMM_WAIT, comm_wait / ranks);
         record.push(&names::AUDIO_SECONDS, interval.audio_seconds / interval.steps.max(1) as f64);
         record.push(&names::UTTERANCES, interval.utterances as f64);
         record.push(&names::TARGET_TOKENS, interval.sums.tokens);

@@ -8,6 +8,9 @@ pub enum TextError {
     /// The model directory has no tokenizer.
     #[error("{} has no tokenizer: expected tokenizer.json or tokenizer.model", .0.display())]
     NoTokenizer(PathBuf),
+    /// There is no model directory.
+    #[error("{}: no such directory (decoder.path is a Hugging Face model directory: config.json, weights and tokenizer)", .0.display())]
+    NoDirectory(PathBuf),
     /// A file cannot be read.
     #[error("cannot read {}: {source}", .path.display())]
     Read {

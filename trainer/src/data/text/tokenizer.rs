@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::{
     DecodeStream, Result, TextError,
-    sentencepiece::{SentencePiece, SpecialIds},
+    sentencepiece::{self, SentencePiece, SpecialIds},
 };
 
-/// A tokenizer: `tokenizer.json` through the `tokenizers` crate, or SentencePiece's `tokenizer.model` (BPE).
+/// A tokenizer, a pipeline of the `tokenizers` crate: `tokenizer.json`, or SentencePiece's `tokenizer.model` (BPE).
 #[derive(Debug)]
 pub struct Tokenizer {
     backend: Backend,
@@ -25,7 +25,7 @@ pub struct Tokenizer {
 #[derive(Debug)]
 enum Backend {
     Tokenizers(Box<tokenizers::Tokenizer>),
-    SentencePiece(Box<SentencePiece>),
+    SentencePiece(Box<sentencepiece::Pipeline>),
 }
 
 impl Tokenizer {
@@ -35,6 +35,9 @@ impl Tokenizer {
     /// # Errors
     /// No tokenizer there, or a file that is unreadable, broken or of an unsupported kind.
     pub fn load(dir: &Path) -> Result<Self> {
+        if !dir.is_dir() {
+            return Err(TextError::NoDirectory(dir.into()));
+        }
         let (json, model) = (dir.join("tokenizer.json"), dir.join("tokenizer.model"));
         let backend = if json.is_file() {
             let mut tokenizer: tokenizers::Tokenizer = serde_json::from_slice(&read(&json)?)
@@ -46,9 +49,10 @@ impl Tokenizer {
                 .map_err(|error| TextError::Malformed { path: json, problem: error.to_string() })?;
             Backend::Tokenizers(Box::new(tokenizer))
         } else if model.is_file() {
-            let sentencepiece = SentencePiece::from_bytes(&read(&model)?)
+            let pipeline = SentencePiece::from_bytes(&read(&model)?)
+                .and_then(|pieces| sentencepiece::pipeline(pieces).map_err(|error| error.to_string()))
                 .map_err(|problem| TextError::Malformed { path: model, problem })?;
-            Backend::SentencePiece(Box::new(sentencepiece))
+            Backend::SentencePiece(Box::new(pipeline))
         } else {
             return Err(TextError::NoTokenizer(dir.into()));
         };
@@ -64,7 +68,7 @@ impl Tokenizer {
 
     fn read_special(&mut self, dir: &Path) -> Result<()> {
         let own = match &self.backend {
-            Backend::SentencePiece(model) => model.special(),
+            Backend::SentencePiece(pipeline) => pipeline.get_model().model().special(),
             Backend::Tokenizers(_) => SpecialIds::default(),
         };
         let texts = Json::read(dir.join("tokenizer_config.json"))?;
@@ -99,12 +103,13 @@ impl Tokenizer {
     /// # Errors
     /// Text the tokenizer cannot express.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        match &self.backend {
-            Backend::SentencePiece(model) => Ok(model.encode(text)),
-            Backend::Tokenizers(tokenizer) => match tokenizer.encode_fast(text, false) {
-                Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-                Err(error) => Err(TextError::Encode { text: text.into(), problem: error.to_string() }),
-            },
+        let encoding = match &self.backend {
+            Backend::SentencePiece(pipeline) => pipeline.encode_fast(text, false),
+            Backend::Tokenizers(tokenizer) => tokenizer.encode_fast(text, false),
+        };
+        match encoding {
+            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+            Err(error) => Err(TextError::Encode { text: text.into(), problem: error.to_string() }),
         }
     }
 
@@ -116,12 +121,11 @@ impl Tokenizer {
         if let Some(&id) = ids.iter().find(|&&id| self.token(id).is_none()) {
             return Err(TextError::UnknownId { id, vocab_size: self.vocab_size() });
         }
-        match &self.backend {
-            Backend::SentencePiece(model) => Ok(model.decode(ids)),
-            Backend::Tokenizers(tokenizer) => {
-                tokenizer.decode(ids, true).map_err(|error| TextError::Decode(error.to_string()))
-            }
-        }
+        let text = match &self.backend {
+            Backend::SentencePiece(pipeline) => pipeline.decode(ids, true),
+            Backend::Tokenizers(tokenizer) => tokenizer.decode(ids, true),
+        };
+        text.map_err(|error| TextError::Decode(error.to_string()))
     }
 
     /// A decoder that takes tokens one by one and never puts out part of a character.
@@ -157,7 +161,7 @@ impl Tokenizer {
     /// The number of ids, added tokens included.
     pub fn vocab_size(&self) -> usize {
         match &self.backend {
-            Backend::SentencePiece(model) => model.vocab_size(),
+            Backend::SentencePiece(pipeline) => pipeline.get_vocab_size(true),
             Backend::Tokenizers(tokenizer) => tokenizer.get_vocab_size(true),
         }
     }
@@ -165,7 +169,7 @@ impl Tokenizer {
     /// The token `id` stands for, as the vocabulary writes it.
     pub fn token(&self, id: u32) -> Option<String> {
         match &self.backend {
-            Backend::SentencePiece(model) => model.piece(id).map(str::to_string),
+            Backend::SentencePiece(pipeline) => pipeline.id_to_token(id),
             Backend::Tokenizers(tokenizer) => tokenizer.id_to_token(id),
         }
     }
@@ -205,7 +209,9 @@ impl Tokenizer {
 
 fn special_tokens(backend: &Backend) -> Vec<(String, u32)> {
     let mut tokens: Vec<(String, u32)> = match backend {
-        Backend::SentencePiece(model) => model.special_pieces().map(|(text, id)| (text.to_string(), id)).collect(),
+        Backend::SentencePiece(pipeline) => {
+            pipeline.get_model().model().special_pieces().map(|(text, id)| (text.to_string(), id)).collect()
+        }
         Backend::Tokenizers(tokenizer) => {
             tokenizer.get_added_tokens_decoder().into_iter().map(|(id, token)| (token.content, id)).collect()
         }

@@ -70,6 +70,8 @@ pub struct Losses {
     pub decoder: LinearLoss,
     /// Over utterances.
     pub emotion: Option<EmotionLoss>,
+    /// Positions the decoder read: speech, prompt and target.
+    pub positions: usize,
 }
 
 /// The auxiliary task.
@@ -119,7 +121,7 @@ impl EChat {
         let head = self.decoder.head(tape)?;
         let decoder = nn::linear_cross_entropy(tape, &hidden, &head, &input.rows, &input.labels)?;
         let emotion = emotion.map(|e| emotion_loss(tape, &e.logits, &batch.emotions)).transpose()?;
-        Ok(Losses { decoder, emotion })
+        Ok(Losses { decoder, emotion, positions: hidden.dims()[0] })
     }
 }
 

@@ -1,18 +1,20 @@
-//! SentencePiece BPE models (`tokenizer.model`), equal to Python's `sentencepiece`.
+//! SentencePiece BPE models (`tokenizer.model`) as a pipeline of the `tokenizers` crate, equal to Python's `sentencepiece`.
 //!
-//! The `tokenizers` crate's BPE cannot stand for them exactly: it ranks pairs of tokens, each with its own rank, where SentencePiece
+//! The crate's own BPE cannot stand for them exactly: it ranks pairs of tokens, each with its own rank, where SentencePiece
 //! ranks the joined piece (equal scores go to the leftmost pair), joins parts that are no pieces themselves, takes unused
-//! pieces apart again, never joins user-defined symbols, and normalises by longest prefix. So the four steps of
-//! `SentencePieceProcessor` are written out here: [`normalizer`], [`bpe`], byte fallback, decoding.
+//! pieces apart again, never joins user-defined symbols, and normalises by longest prefix. So the pipeline has a normalizer, a model and
+//! a decoder of its own ([`pipeline`]), which do what `SentencePieceProcessor` does.
 
 mod bpe;
 mod normalizer;
+mod pipeline;
 mod proto;
 
 use std::collections::HashMap;
 
 use bpe::{Bpe, Entry};
-use normalizer::{Normalizer, SPACE};
+use normalizer::Normalizer;
+pub(super) use pipeline::{Pipeline, pipeline};
 use proto::{Kind, ModelProto, ModelType};
 
 type Ids = HashMap<String, u32>;
@@ -76,10 +78,6 @@ impl SentencePiece {
         self.special
     }
 
-    pub(super) fn vocab_size(&self) -> usize {
-        self.pieces.len()
-    }
-
     pub(super) fn piece(&self, id: u32) -> Option<&str> {
         self.pieces.get(id as usize).map(|piece| piece.text.as_str())
     }
@@ -97,76 +95,14 @@ impl SentencePiece {
         })
     }
 
-    /// Token ids of `text`, without BOS and EOS.
-    pub(super) fn encode(&self, text: &str) -> Vec<u32> {
-        let normalized = self.normalizer.normalize(text);
-        let mut ids = Vec::new();
-        let mut after_unknown = false;
-        for piece in self.bpe.split(&normalized) {
-            let id = self.id(piece);
-            match (&self.bytes, id == self.unk) {
-                (Some(bytes), true) => ids.extend(piece.bytes().map(|byte| bytes[byte as usize])),
-                // A run of unknown pieces is one unknown token.
-                (None, true) if after_unknown => {}
-                _ => ids.push(id),
-            }
-            after_unknown = id == self.unk;
-        }
-        ids
-    }
-
-    /// The text of `ids`; control pieces are invisible, and so are ids outside the vocabulary.
-    pub(super) fn decode(&self, ids: &[u32]) -> String {
-        let mut text = String::new();
-        let mut bytes = Vec::new();
-        let mut at_start = true;
-        let mut space_dropped = false;
-        for piece in ids.iter().filter_map(|&id| self.pieces.get(id as usize)) {
-            if piece.kind == Kind::Byte {
-                bytes.extend(proto::byte_value(&piece.text));
-                continue;
-            }
-            push_bytes(&mut text, &mut bytes);
-            at_start &= !space_dropped && text.is_empty();
-            match piece.kind {
-                Kind::Control => space_dropped = false,
-                Kind::Unknown => {
-                    text.push_str(&self.unk_surface);
-                    space_dropped = false;
-                }
-                _ => {
-                    let bare =
-                        piece.text.strip_prefix(SPACE).filter(|_| at_start && self.normalizer.drops_first_space());
-                    // With remove_extra_whitespaces every leading space goes, otherwise only the dummy prefix.
-                    space_dropped = bare.is_some() && !self.normalizer.removes_extra_whitespaces();
-                    text.push_str(&bare.unwrap_or(&piece.text).replace(SPACE, " "));
-                }
-            }
-        }
-        push_bytes(&mut text, &mut bytes);
-        text
-    }
-
-    fn id(&self, piece: &str) -> u32 {
+    fn id(&self, piece: &str) -> Option<u32> {
         let reserved = self.reserved.get(piece).copied();
-        reserved.or_else(|| self.bpe.entries.get(piece).map(|entry| entry.id)).unwrap_or(self.unk)
+        reserved.or_else(|| self.bpe.entries.get(piece).map(|entry| entry.id))
     }
-}
 
-/// Moves `bytes` to `text`, one U+FFFD for each byte that is not UTF-8.
-fn push_bytes(text: &mut String, bytes: &mut Vec<u8>) {
-    let mut rest = bytes.as_slice();
-    while !rest.is_empty() {
-        let chunk = rest.utf8_chunks().next();
-        let valid = chunk.as_ref().map_or("", |chunk| chunk.valid());
-        text.push_str(valid);
-        rest = &rest[valid.len()..];
-        if !rest.is_empty() {
-            text.push(char::REPLACEMENT_CHARACTER);
-            rest = &rest[1..];
-        }
+    fn kind(&self, piece: &str) -> Kind {
+        self.id(piece).map_or(Kind::Unknown, |id| self.pieces[id as usize].kind)
     }
-    bytes.clear();
 }
 
 /// The pieces joining may reach, and those it may not.
