@@ -1,10 +1,11 @@
 //! Shards give back what was written, byte for byte the same every time; every damage is found and named.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod common;
+
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use echat::data::shard::{INDEX_FILE, Index, Shard, ShardError, ShardWriter};
 use echat::data::{Emotion, Utterance};
@@ -333,14 +334,10 @@ fn a_shard_that_cannot_be_written_is_an_error() {
 #[test]
 fn python_reads_the_same() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/python/read_shard.py");
-    let has = Command::new("python3").args(["-c", "import safetensors.numpy"]).output();
-    if !has.is_ok_and(|out| out.status.success()) {
-        println!("not run: python3 with safetensors and numpy is not installed");
-        return;
-    }
+    let Some(mut python) = common::python("safetensors.numpy", "reading a shard") else { return };
     let dir = TempDir::new().unwrap();
     let path = one_shard(&dir);
-    let out = Command::new("python3").arg(script).arg(path).output().unwrap();
+    let out = python.arg(script).arg(path).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let lines = String::from_utf8(out.stdout).unwrap();
     let read: Vec<serde_json::Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();

@@ -1,6 +1,8 @@
 //! tokenizer.json, and the prompt laid out over any tokenizer.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod common;
+
 use std::{fs, path::Path};
 
 use echat::data::text::{Layout, Part, PromptConfig, Tokenizer};
@@ -76,6 +78,26 @@ fn byte_level_bpe_streams_whole_characters() {
     let streamed: Vec<String> = [4, 2, 3, 4].map(|id| stream.push(id).unwrap()).to_vec();
     assert_eq!(streamed, ["", "你", "a", ""]);
     assert_eq!(stream.finish().unwrap(), "\u{FFFD}");
+}
+
+const ENCODE: &str = r#"
+import json, sys
+from tokenizers import Tokenizer
+tokenizer = Tokenizer.from_file(sys.argv[1])
+print(json.dumps([tokenizer.encode(text, add_special_tokens=False).ids for text in json.loads(sys.argv[2])]))
+"#;
+
+#[test]
+fn python_encodes_alike_with_the_miniatures_tokenizer() {
+    let decoder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/mini/decoder");
+    let texts = ["我们去看电影", "Transcribe the speech.", "cheerful我们\n😀", ""];
+    let tokenizer = Tokenizer::load(&decoder).unwrap();
+    let ours: Vec<Vec<u32>> = texts.iter().map(|text| tokenizer.encode(text).unwrap()).collect();
+    let Some(mut python) = common::python("tokenizers", "tokenizer.json in Python") else { return };
+    let json = serde_json::to_string(&texts).unwrap();
+    let out = python.args(["-c", ENCODE]).arg(decoder.join("tokenizer.json")).arg(json).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert_eq!(serde_json::from_slice::<Vec<Vec<u32>>>(&out.stdout).unwrap(), ours);
 }
 
 #[test]

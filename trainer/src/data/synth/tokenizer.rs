@@ -12,7 +12,7 @@ use std::path::Path;
 pub const SPECIAL: [&str; 4] = ["<unk>", "<s>", "</s>", "<pad>"];
 
 /// Words with the space before them, everything else one character at a time.
-const PIECES: &str = "(?s) ?[A-Za-z]+|.";
+const PIECES: &str = r" ?[A-Za-z]+|[\s\S]";
 
 /// Every token in the order of the ids: specials, emotions, words of the prompts, then single characters. Depends on no
 /// seed, so that corpora made from one sentence file share a vocabulary.
