@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+import tomllib
 import wave
 from pathlib import Path
 
@@ -29,8 +30,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS, DATA = ROOT / "assets/mini", ROOT / "data/mini"
-STACK, WIDTH, HEADS, FFN, LAYERS, DROPOUT = 2, 128, 4, 512, 2, 0.05
-BATCH_SECONDS = 48.0
+SETTINGS = tomllib.loads((ROOT / "configs/mini/model.toml").read_text())
+STACK, WIDTH, HEADS, FFN, LAYERS, DROPOUT = (SETTINGS["connector"][k] for k in ("stack", "width", "heads", "ffn", "layers", "dropout"))
+BATCH_SECONDS = SETTINGS["data"]["global_batch_seconds"]
 
 
 class Layer(nn.Module):

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::thread::{JoinHandle, sleep};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Nothing here takes nearly as long, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -30,12 +31,28 @@ pub struct Outcome {
     pub stderr: String,
 }
 
-/// The binary, which cargo builds beside the tests.
-fn binary() -> PathBuf {
-    let path = std::env::current_exe().unwrap();
-    let path = path.parent().unwrap().parent().unwrap().join("echat");
-    assert!(path.is_file(), "{}: build it first: cargo build --features echat/mpi", path.display());
-    path
+/// The binary, which `cargo test --workspace` builds beside the tests; with `--test NAME` cargo leaves it as it was, and a test of
+/// an old one would say nothing.
+fn binary() -> &'static Path {
+    static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
+        let path = std::env::current_exe().unwrap();
+        let path = path.parent().unwrap().parent().unwrap().join("echat");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let sources = ["kernels/src", "launch/src", "trainer/src"].map(|dir| newest(&root.join(dir)));
+        let built = path.metadata().and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let command = "cargo build --workspace --features echat/mpi";
+        assert!(sources.iter().all(|source| *source <= built), "{} is not of these sources: {command}", path.display());
+        path
+    });
+    &BINARY
+}
+
+/// When a file below `dir` was last changed.
+fn newest(dir: &Path) -> SystemTime {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let times =
+        entries.map(|path| if path.is_dir() { newest(&path) } else { path.metadata().unwrap().modified().unwrap() });
+    times.max().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 impl Running {
