@@ -1,13 +1,17 @@
-//! Any recording → mono 16 kHz i16: decoding by symphonia, resampling by rubato.
+//! Any recording → mono 16 kHz i16: decoding by symphonia and libopus, resampling by rubato.
 //!
 //! The container is recognised by its content; a file's name only breaks ties. Channels are averaged. A 16 kHz mono
 //! 16-bit file comes out bit for bit.
 
 mod decode;
 mod mp4;
+mod opus;
 mod resample;
+mod source;
+mod window;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The sample rate everything downstream works at, in Hz.
 pub const SAMPLE_RATE: u32 = 16_000;
@@ -23,8 +27,31 @@ pub struct Clip {
     pub max_seconds: Option<f64>,
 }
 
+/// Where a recording's bytes are.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// In a file of their own.
+    File(&'a Path),
+    /// In memory, as those of an archive's member.
+    Bytes {
+        /// What messages call it, and whose extension breaks ties between formats.
+        name: &'a Path,
+        /// All of it.
+        bytes: &'a [u8],
+    },
+}
+
+impl<'a> Input<'a> {
+    fn name(self) -> &'a Path {
+        match self {
+            Self::File(path) => path,
+            Self::Bytes { name, .. } => name,
+        }
+    }
+}
+
 /// Why a recording cannot be used. Every message names the file.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum AudioError {
     /// The operating system does not give us the file.
     #[error("{path}: cannot be read: {source}")]
@@ -32,7 +59,7 @@ pub enum AudioError {
         /// The file.
         path: PathBuf,
         /// What the operating system said.
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
     /// A file of zero bytes.
     #[error("{path}: the file is empty (0 bytes)")]
@@ -41,7 +68,7 @@ pub enum AudioError {
         path: PathBuf,
     },
     /// Not audio, or a codec that is not built in.
-    #[error("{path}: not decodable as wav, flac, ogg-vorbis, mp3 or m4a (aac, alac): {reason}")]
+    #[error("{path}: not decodable as wav, flac, ogg (vorbis, opus), mp3 or m4a (aac, alac): {reason}")]
     Unsupported {
         /// The file.
         path: PathBuf,
@@ -102,24 +129,38 @@ pub enum AudioError {
     },
 }
 
+impl AudioError {
+    fn unreadable(path: &Path, source: std::io::Error) -> Self {
+        Self::Unreadable { path: path.into(), source: Arc::new(source) }
+    }
+}
+
 /// Reads `clip` of the recording at `path` as 16 kHz mono.
 ///
 /// The result has `ceil(frames * 16000 / rate)` samples, aligned with the input: the resampler's delay is removed.
 pub fn load(path: &Path, clip: &Clip) -> Result<Vec<i16>, AudioError> {
-    let pcm = decode::decode(path, clip)?;
-    if pcm.samples.iter().any(|x| !x.is_finite()) {
-        return Err(AudioError::NotFinite { path: path.into() });
-    }
-    let samples = resample::to_16k(pcm.samples, pcm.rate)
-        .map_err(|reason| AudioError::Unsupported { path: path.into(), reason })?;
-    Ok(samples.into_iter().map(to_i16).collect())
+    cut(Input::File(path), std::slice::from_ref(clip)).remove(0)
+}
+
+/// Reads several clips of one recording, each as [`load`] does, in one pass over it. They may come in any order and overlap;
+/// the results are in the order of `clips`. What is wrong with the recording spoils the clips it touches only.
+pub fn cut(input: Input, clips: &[Clip]) -> Vec<Result<Vec<i16>, AudioError>> {
+    let finish = |pcm: window::Pcm| {
+        if pcm.samples.iter().any(|x| !x.is_finite()) {
+            return Err(AudioError::NotFinite { path: input.name().into() });
+        }
+        let samples = resample::to_16k(pcm.samples, pcm.rate)
+            .map_err(|reason| AudioError::Unsupported { path: input.name().into(), reason })?;
+        Ok(samples.into_iter().map(to_i16).collect())
+    };
+    decode::decode(input, clips).into_iter().map(|pcm| pcm.and_then(finish)).collect()
 }
 
 /// The number of 16 kHz samples of `clip` of the recording at `path`, from the header where it tells, else by decoding.
 /// It serves for planning: damage in the body of the file is only found by [`load`], and an mp3 file without an
 /// information tag is estimated from its size.
 pub fn probe(path: &Path, clip: &Clip) -> Result<u64, AudioError> {
-    let (frames, rate) = decode::measure(path, clip)?;
+    let (frames, rate) = decode::measure(Input::File(path), clip)?;
     Ok(resample::expected_len(frames, rate))
 }
 

@@ -1,9 +1,7 @@
 //! The edit list of an MP4 file, which symphonia does not apply: where in the coded samples the recording begins and ends
 //! (AAC encoders put 1024 or 2112 samples of priming first).
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
 
 /// More than this is no header of a recording.
 const MAX_MOOV_BYTES: u64 = 256 << 20;
@@ -20,9 +18,8 @@ pub(super) struct Edit {
 }
 
 /// The edit of track `track_id`; `None` if it has none, or if the file's boxes make no sense (the decoder will say so).
-pub(super) fn edit(path: &Path, track_id: u32) -> io::Result<Option<Edit>> {
-    let mut file = File::open(path)?;
-    let end = file.metadata()?.len();
+pub(super) fn edit(file: &mut (impl Read + Seek), track_id: u32) -> io::Result<Option<Edit>> {
+    let end = file.seek(SeekFrom::End(0))?;
     let mut at = 0;
     while at + 8 <= end {
         let mut head = [0; 16];

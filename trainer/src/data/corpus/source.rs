@@ -1,6 +1,7 @@
 //! One manifest or shard: opening it, and judging which of its utterances to keep.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -175,7 +176,7 @@ impl Entry {
         match std::fs::metadata(&path) {
             Ok(facts) if facts.len() == 0 => Err(AudioError::EmptyFile { path }),
             Ok(_) => Ok((duration * f64::from(SAMPLE_RATE)).round() as u64),
-            Err(source) => Err(AudioError::Unreadable { path, source }),
+            Err(source) => Err(AudioError::Unreadable { path, source: Arc::new(source) }),
         }
     }
 }
