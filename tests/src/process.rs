@@ -68,6 +68,11 @@ impl Running {
         Self::spawn(command, ranks, args)
     }
 
+    /// The binary, for scripts that start it themselves.
+    pub fn binary_path() -> String {
+        binary().to_str().unwrap().to_owned()
+    }
+
     /// Starts `echat ARGS` from a shell, after `prelude`.
     pub fn start_in_shell(prelude: &str, args: &[String]) -> Self {
         let mut command = Command::new("sh");

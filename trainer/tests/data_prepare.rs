@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use echat::data::prepare::{PrepareError, PrepareOptions, Prepared, Progress, prepare};
+use echat::data::prepare::{Format, PrepareError, PrepareOptions, Prepared, Progress, Source, prepare};
 use echat::data::shard::ShardError;
 use echat::data::{Corpus, CorpusOptions, Target};
+use echat::dist::{Solo, World};
 use tempfile::TempDir;
 
 fn wav(path: &Path, rate: u32, samples: u32) {
@@ -33,7 +34,18 @@ fn manifest(dir: &TempDir, good: u32, more: &[&str]) -> PathBuf {
 }
 
 fn run(manifest: &Path, out: &Path, options: &PrepareOptions) -> Result<Prepared, PrepareError> {
-    prepare(manifest, out, options, |_| {})
+    watched(manifest, out, options, &mut |_| {})
+}
+
+fn watched(
+    manifest: &Path,
+    out: &Path,
+    options: &PrepareOptions,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Prepared, PrepareError> {
+    let (path, format) = (manifest.to_path_buf(), Format::Jsonl);
+    let source = Source { path, format, subsets: Vec::new(), rules: format.rules() };
+    Ok(prepare(&[source], out, options, &mut Solo::new(World::single("here")), progress)?.unwrap())
 }
 
 fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
@@ -67,7 +79,7 @@ fn shards_hold_what_the_manifest_does() {
     let m = manifest(&dir, 10, &[r#"{"text": "回答", "context": "问题"}"#]);
     let out = dir.path().join("out");
     let mut seen = Progress::default();
-    prepare(&m, &out, &PrepareOptions::default(), |p| seen = *p).unwrap();
+    watched(&m, &out, &PrepareOptions::default(), &mut |p| seen = *p).unwrap();
     assert_eq!((seen.total, seen.done, seen.rejected), (11, 11, 0));
     let options =
         CorpusOptions { target: Target::Text, min_seconds: 0.1, max_seconds: 30.0, max_bad_share: 0.0, verify: true };
@@ -148,9 +160,81 @@ fn the_command_says_what_it_made_and_what_is_wrong() {
     let said = String::from_utf8(made.stdout).unwrap();
     assert!(made.status.success());
     assert_eq!(said, format!("{}: 3 utterances, 0.00 h, in 1 shards\n", out.display()));
-    let again = echat(&[&m, &out]);
-    let said = String::from_utf8(again.stderr).unwrap();
-    assert!(!again.status.success());
+    let again = String::from_utf8(echat(&[&m, &out]).stdout).unwrap();
+    assert_eq!(
+        again,
+        format!("{}: 3 utterances, 0.00 h, in 1 shards; an earlier run had made it all\n", out.display())
+    );
+    let other = echat(&[&m, dir.path()]);
+    let said = String::from_utf8(other.stderr).unwrap();
+    assert!(!other.status.success());
     assert_eq!(said.lines().count(), 1, "{said}");
     assert!(said.contains("not empty"), "{said}");
+}
+
+#[test]
+fn a_look_at_the_transcripts_writes_nothing() {
+    let dir = TempDir::new().unwrap();
+    let m =
+        manifest(&dir, 3, &[r#"{"audio_filepath": "0.wav", "text": "ＡＢ c", "duration": 1.5, "emotion": "glad"}"#]);
+    let before = files(dir.path()).len();
+    let shown = echat(&[
+        &m,
+        &dir.path().join("out"),
+        Path::new("--show"),
+        Path::new("2"),
+        Path::new("--text-spaces"),
+        Path::new("join"),
+    ]);
+    let said = String::from_utf8(shown.stdout).unwrap();
+    for part in
+        ["m.jsonl: jsonl; text: width keep, case keep, punctuation keep, spaces join", "written: 第0", "becomes: 第1"]
+    {
+        assert!(said.contains(part), "{said}");
+    }
+    assert!(said.contains("unknown emotion `glad`") && !said.contains("第2"), "{said}");
+    let total = "3 utterances in 3 recordings, 0.00 h, 3 of a length that only decoding tells, 1 that cannot be used\n";
+    assert!(said.ends_with(total), "{said}");
+    assert_eq!(files(dir.path()).len(), before);
+}
+
+#[test]
+fn a_directory_of_other_transcripts_or_options_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let m = manifest(&dir, 3, &[]);
+    let out = dir.path().join("out");
+    run(&m, &out, &PrepareOptions::default()).unwrap();
+    let before = files(&out);
+    let other = PrepareOptions { max_seconds: 20.0, ..PrepareOptions::default() };
+    let error = run(&m, &out, &other).unwrap_err().to_string();
+    assert!(error.contains("max_seconds: 60.0 there, 20.0 now"), "{error}");
+    let text = fs::read_to_string(&m).unwrap().replace("第1", "第9");
+    fs::write(&m, text).unwrap();
+    let error = run(&m, &out, &PrepareOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("transcripts_sha256"), "{error}");
+    assert!(files(&out) == before);
+}
+
+#[test]
+fn a_mended_recording_is_taken_with_retry() {
+    let dir = TempDir::new().unwrap();
+    let m = manifest(&dir, 12, &[]);
+    let options = PrepareOptions { shard_bytes: 60_000, max_bad_share: 0.5, ..PrepareOptions::default() };
+    let whole = dir.path().join("whole");
+    run(&m, &whole, &options).unwrap();
+    let good = fs::read(dir.path().join("5.wav")).unwrap();
+    fs::write(dir.path().join("5.wav"), "").unwrap();
+    let out = dir.path().join("out");
+    assert_eq!(run(&m, &out, &options).unwrap().rejected, 1);
+    fs::write(dir.path().join("5.wav"), good).unwrap();
+    let again = run(&m, &out, &options).unwrap();
+    assert!(again.unchanged && again.rejected == 1);
+    let strict = PrepareOptions { max_bad_share: 0.0, ..options.clone() };
+    let error = run(&m, &out, &strict).unwrap_err().to_string();
+    assert!(error.contains("5.wav") && error.contains("--retry"), "{error}");
+    let mut made = 0;
+    let retry = PrepareOptions { retry: true, ..options };
+    let mended = watched(&m, &out, &retry, &mut |p| made = p.done).unwrap();
+    assert!(mended.rejected == 0 && (1..12).contains(&made), "{made} utterances were made again");
+    assert!(files(&out) == files(&whole));
 }

@@ -120,6 +120,19 @@ macro_rules! choice {
             }
         }
 
+        impl clap::ValueEnum for $name {
+            fn value_variants<'a>() -> &'a [Self] {
+                &[$( Self::$variant ),*]
+            }
+
+            fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+                let (text, doc) = match self {
+                    $( Self::$variant => ($text, $crate::config::Section::paragraph(&[$($variant_doc),*])) ),*
+                };
+                Some(clap::builder::PossibleValue::new(text).help(doc))
+            }
+        }
+
         impl $crate::config::Describe for $name {
             fn shape() -> $crate::config::Shape {
                 $crate::config::Shape::Choice(vec![

@@ -46,6 +46,23 @@ impl fmt::Display for Emotion {
     }
 }
 
+/// Other words for the five, as label sets use them.
+const SYNONYMS: [(&str, Emotion); 13] = [
+    ("happy", Emotion::Cheerful),
+    ("happiness", Emotion::Cheerful),
+    ("joy", Emotion::Cheerful),
+    ("fear", Emotion::Fearful),
+    ("scared", Emotion::Fearful),
+    ("anger", Emotion::Angry),
+    ("sadness", Emotion::Sad),
+    ("calm", Emotion::Neutral),
+    ("开心", Emotion::Cheerful),
+    ("害怕", Emotion::Fearful),
+    ("生气", Emotion::Angry),
+    ("难过", Emotion::Sad),
+    ("中性", Emotion::Neutral),
+];
+
 /// A name that is none of the five.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("unknown emotion `{0}`; it must be one of cheerful, fearful, angry, sad, neutral")]
@@ -53,8 +70,12 @@ pub struct UnknownEmotion(pub String);
 
 impl FromStr for Emotion {
     type Err = UnknownEmotion;
+
+    /// One of the five by name or a common word for it, in any case, also as a tag: `<HAPPY>`.
     fn from_str(name: &str) -> Result<Self, UnknownEmotion> {
-        Self::ALL.into_iter().find(|e| e.name() == name).ok_or_else(|| UnknownEmotion(name.into()))
+        let word = name.trim().trim_start_matches('<').trim_end_matches('>').to_lowercase();
+        let mut words = Self::ALL.into_iter().map(|e| (e.name(), e)).chain(SYNONYMS);
+        words.find(|(known, _)| *known == word).map(|(_, e)| e).ok_or_else(|| UnknownEmotion(name.into()))
     }
 }
 
@@ -76,8 +97,16 @@ mod tests {
     }
 
     #[test]
+    fn other_label_sets_are_understood() {
+        for (name, emotion) in [("<HAPPY>", Emotion::Cheerful), ("Fear", Emotion::Fearful), ("生气", Emotion::Angry)]
+        {
+            assert_eq!(name.parse::<Emotion>().unwrap(), emotion);
+        }
+    }
+
+    #[test]
     fn unknown_emotion_lists_the_five() {
-        let message = "happy".parse::<Emotion>().unwrap_err().to_string();
-        assert_eq!(message, "unknown emotion `happy`; it must be one of cheerful, fearful, angry, sad, neutral");
+        let message = "<DISGUST>".parse::<Emotion>().unwrap_err().to_string();
+        assert_eq!(message, "unknown emotion `<DISGUST>`; it must be one of cheerful, fearful, angry, sad, neutral");
     }
 }

@@ -1,17 +1,18 @@
 //! JSONL manifests: one utterance a line.
 //!
-//! | key | |
-//! |---|---|
-//! | `audio_filepath` | the recording; a relative path is relative to the manifest's folder |
-//! | `text` | what is said (required) |
-//! | `offset`, `duration` | in seconds: the part of the recording that is meant |
-//! | `id` | defaults to the recording's file stem, `-` and the line number |
-//! | `response` | the answer to be given |
-//! | `emotion` | cheerful, fearful, angry, sad or neutral |
-//! | `speaker` | who speaks |
-//! | `context` | text-only lines (no `audio_filepath`): embedded where the speech would stand |
+//! | key | or | |
+//! |---|---|---|
+//! | `audio_filepath` | `wav`, `audio`, `file_name`, `question_speech` | the recording; a relative path is relative to the manifest's folder |
+//! | `text` | `txt`, `transcription`, `sentence`, `question`, `question_text` | what is said (required) |
+//! | `offset`, `duration` | | in seconds: the part of the recording that is meant |
+//! | `id` | `key`, `utt` | defaults to the recording's file stem, `-` and the line number |
+//! | `response` | `answer` | the answer to be given |
+//! | `emotion` | | cheerful, fearful, angry, sad or neutral, or a common word for one of these |
+//! | `speaker` | `spk` | who speaks |
+//! | `context` | | text-only lines (no recording): embedded where the speech would stand |
 //!
-//! Other keys are ignored, as manifests of other tools bring their own; so are empty lines.
+//! The other names are those of WeNet's `data.list`, Hugging Face audio folders and E-chat tuples; where a line has several, the leftmost
+//! counts. Other keys are ignored, as manifests of other tools bring their own; so are empty lines.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -127,36 +128,36 @@ pub enum ManifestError {
     },
 }
 
-/// A line as it is written.
+/// A line as it is written, by any of its names.
 #[derive(Deserialize)]
 struct Raw {
     audio_filepath: Option<PathBuf>,
-    text: String,
+    wav: Option<PathBuf>,
+    audio: Option<PathBuf>,
+    file_name: Option<PathBuf>,
+    question_speech: Option<PathBuf>,
+    text: Option<String>,
+    txt: Option<String>,
+    transcription: Option<String>,
+    sentence: Option<String>,
+    question: Option<String>,
+    question_text: Option<String>,
     id: Option<String>,
+    key: Option<String>,
+    utt: Option<String>,
     offset: Option<f64>,
     duration: Option<f64>,
     response: Option<String>,
+    answer: Option<String>,
     emotion: Option<String>,
     speaker: Option<String>,
+    spk: Option<String>,
     context: Option<String>,
 }
 
 /// Reads the manifest at `path`.
 pub fn read(path: &Path) -> Result<Vec<Entry>, ManifestError> {
-    let unreadable = |source| ManifestError::Unreadable { path: path.into(), source };
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let mut reader = BufReader::new(File::open(path).map_err(unreadable)?);
-    let (mut entries, mut bytes, mut line) = (Vec::new(), Vec::new(), 0);
-    loop {
-        bytes.clear();
-        if reader.read_until(b'\n', &mut bytes).map_err(unreadable)? == 0 {
-            break;
-        }
-        line += 1;
-        if !bytes.trim_ascii().is_empty() {
-            entries.push(parse(path, folder, line, &bytes)?);
-        }
-    }
+    let entries: Vec<Entry> = Lines::open(path)?.collect::<Result<_, _>>()?;
     if entries.is_empty() {
         return Err(ManifestError::Empty { path: path.into() });
     }
@@ -164,7 +165,42 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, ManifestError> {
     Ok(entries)
 }
 
-fn parse(path: &Path, folder: &Path, line: usize, bytes: &[u8]) -> Result<Entry, ManifestError> {
+/// The lines of a manifest that are not empty, one after the other. After [`ManifestError::Emotion`] or
+/// [`ManifestError::Seconds`] the next line may be good; the others leave no hope.
+pub struct Lines {
+    path: PathBuf,
+    reader: BufReader<File>,
+    line: usize,
+}
+
+impl Lines {
+    /// Opens the manifest at `path`.
+    pub fn open(path: &Path) -> Result<Self, ManifestError> {
+        let file = File::open(path).map_err(|source| ManifestError::Unreadable { path: path.into(), source })?;
+        Ok(Self { path: path.into(), reader: BufReader::new(file), line: 0 })
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Result<Entry, ManifestError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut bytes = Vec::new();
+        loop {
+            bytes.clear();
+            match self.reader.read_until(b'\n', &mut bytes) {
+                Ok(0) => return None,
+                Ok(_) => self.line += 1,
+                Err(source) => return Some(Err(ManifestError::Unreadable { path: self.path.clone(), source })),
+            }
+            if !bytes.trim_ascii().is_empty() {
+                return Some(parse(&self.path, self.line, &bytes));
+            }
+        }
+    }
+}
+
+fn parse(path: &Path, line: usize, bytes: &[u8]) -> Result<Entry, ManifestError> {
     let malformed = |reason: String| ManifestError::Malformed { path: path.into(), line, reason };
     let text = str::from_utf8(bytes).map_err(|e| malformed(format!("not UTF-8 ({e})")))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim();
@@ -184,21 +220,39 @@ fn parse(path: &Path, folder: &Path, line: usize, bytes: &[u8]) -> Result<Entry,
     if let Some(duration) = raw.duration {
         seconds("duration", duration, duration > 0.0, "more than 0")?;
     }
-    if raw.audio_filepath.is_some() && raw.context.is_some() {
+    let said = raw.text.or(raw.txt).or(raw.transcription).or(raw.sentence).or(raw.question).or(raw.question_text);
+    let said = said.ok_or_else(|| malformed("no `text`".into()))?;
+    let file = raw.audio_filepath.or(raw.wav).or(raw.audio).or(raw.file_name).or(raw.question_speech);
+    if file.is_some() && raw.context.is_some() {
         return Err(malformed(
             "`context` stands in place of speech: a line has it or `audio_filepath`, not both".into(),
         ));
     }
-    let stem = raw.audio_filepath.as_deref().unwrap_or(path).file_stem().map(|s| s.to_string_lossy());
-    let id = raw.id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("{}-{line}", stem.unwrap_or_default()));
-    let audio = raw.audio_filepath.map(|file| AudioRef {
+    let filled = |text: Option<String>| text.filter(|t| !t.is_empty());
+    let stem = file.as_deref().unwrap_or(path).file_stem().map(|s| s.to_string_lossy());
+    let id = filled(raw.id).or(filled(raw.key)).or(filled(raw.utt));
+    let id = id.unwrap_or_else(|| format!("{}-{line}", stem.unwrap_or_default()));
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let audio = file.map(|file| AudioRef {
         path: folder.join(file),
         offset: raw.offset.unwrap_or(0.0),
         duration: raw.duration,
     });
-    let filled = |text: Option<String>| text.filter(|t| !t.is_empty());
-    let (response, speaker, context) = (filled(raw.response), filled(raw.speaker), filled(raw.context));
-    Ok(Entry { id, audio, text: raw.text, response, emotion, speaker, context, line })
+    let (response, speaker) = (filled(raw.response.or(raw.answer)), filled(raw.speaker.or(raw.spk)));
+    Ok(Entry { id, audio, text: said, response, emotion, speaker, context: filled(raw.context), line })
+}
+
+impl ManifestError {
+    /// What is wrong, without the place.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Emotion { source, .. } => source.to_string(),
+            Self::Seconds { key, value, must, .. } => {
+                format!("`{key}` is {value}; it must be a number of seconds, {must}")
+            }
+            other => other.to_string(),
+        }
+    }
 }
 
 /// serde_json counts lines within our one line: keep what helps.
@@ -266,6 +320,24 @@ mod tests {
     }
 
     #[test]
+    fn the_names_of_other_tools_are_known() {
+        let entries = read_text(
+            r#"{"key": "BAC009S0002W0122", "wav": "/d/a.wav", "txt": "而对楼市"}
+{"file_name": "b.mp3", "transcription": "你好"}
+{"question_text": "问", "question_speech": "c.wav", "answer": "答", "emotion": "<HAPPY>", "spk": "s1", "utt": "q"}
+"#,
+        )
+        .unwrap();
+        let of =
+            |e: &Entry| (e.id.clone(), e.text.clone(), e.audio.as_ref().unwrap().path.file_name().unwrap().to_owned());
+        assert_eq!(of(&entries[0]), ("BAC009S0002W0122".into(), "而对楼市".into(), "a.wav".into()));
+        assert_eq!(of(&entries[1]), ("b-2".into(), "你好".into(), "b.mp3".into()));
+        assert_eq!(of(&entries[2]), ("q".into(), "问".into(), "c.wav".into()));
+        assert_eq!(entries[2].response.as_deref(), Some("答"));
+        assert_eq!((entries[2].emotion, entries[2].speaker.as_deref()), (Some(Emotion::Cheerful), Some("s1")));
+    }
+
+    #[test]
     fn broken_json_is_malformed() {
         assert_eq!(message("{\"text\": \"a\"}\n{\"text\": \n"), "2: EOF while parsing a value (column 8)");
         assert_eq!(message("[1]"), "1: expected a JSON object, one a line");
@@ -273,7 +345,7 @@ mod tests {
 
     #[test]
     fn missing_text_is_malformed() {
-        assert_eq!(message(r#"{"audio_filepath": "a.wav"}"#), "1: missing field `text` (column 27)");
+        assert_eq!(message(r#"{"audio_filepath": "a.wav"}"#), "1: no `text`");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Record, names};
 
@@ -59,13 +59,15 @@ pub struct Work {
     what: String,
     total: u64,
     done: u64,
+    begun: Instant,
     last_line: Instant,
 }
 
 impl Work {
     /// `total` items of `what` (a plural noun).
     pub fn new(what: &str, total: u64) -> Self {
-        Self { bar: bar(total, what), what: what.into(), total, done: 0, last_line: Instant::now() }
+        let now = Instant::now();
+        Self { bar: bar(total, what), what: what.into(), total, done: 0, begun: now, last_line: now }
     }
 
     /// `count` more are done.
@@ -74,8 +76,14 @@ impl Work {
         self.bar.set_position(self.done);
         if self.bar.is_hidden() && self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            let _ = writeln!(io::stderr(), "{} of {} {}", self.done, self.total, self.what);
+            let _ = writeln!(io::stderr(), "{} of {} {}, {} to go", self.done, self.total, self.what, self.left());
         }
+    }
+
+    /// How long the rest will take at the pace so far.
+    fn left(&self) -> HumanDuration {
+        let (done, left) = (self.done.max(1) as f64, self.total.saturating_sub(self.done) as f64);
+        HumanDuration(self.begun.elapsed().mul_f64(left / done))
     }
 
     /// Removes the bar.

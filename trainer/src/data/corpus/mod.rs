@@ -82,7 +82,7 @@ pub enum CorpusError {
 }
 
 /// An utterance that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Reject {
     /// File and line of a manifest, or file and number of a shard.
     pub source: String,

@@ -18,6 +18,8 @@ use crate::data::utterance::Utterance;
 pub struct ShardWriter {
     dir: PathBuf,
     max_bytes: usize,
+    /// The run of shards this writes, if others write the rest.
+    part: Option<usize>,
     buffer: Buffer,
     shards: Vec<ShardInfo>,
 }
@@ -30,7 +32,13 @@ impl ShardWriter {
         if fs::read_dir(dir).map_err(failed)?.next().is_some() {
             return Err(ShardError::NotEmpty { path: dir.into() });
         }
-        Ok(Self { dir: dir.into(), max_bytes, buffer: Buffer::default(), shards: Vec::new() })
+        Ok(Self { dir: dir.into(), max_bytes, part: None, buffer: Buffer::default(), shards: Vec::new() })
+    }
+
+    /// One run of the shards of `dir`: `shard-00012.safetensors` for part 12, and if it exceeds `max_bytes`
+    /// `shard-00012-1.safetensors`, … Such a run ends with [`ShardWriter::finish_part`].
+    pub fn part(dir: &Path, part: usize, max_bytes: usize) -> Self {
+        Self { dir: dir.into(), max_bytes, part: Some(part), buffer: Buffer::default(), shards: Vec::new() }
     }
 
     /// Appends `utterance`.
@@ -43,18 +51,27 @@ impl ShardWriter {
     }
 
     /// Writes what is left, and the index.
-    pub fn finish(mut self) -> Result<Index, ShardError> {
+    pub fn finish(self) -> Result<Index, ShardError> {
+        let dir = self.dir.clone();
+        let index = Index::new(self.finish_part()?);
+        index.write(&dir)?;
+        Ok(index)
+    }
+
+    /// Writes what is left, without an index.
+    pub fn finish_part(mut self) -> Result<Vec<ShardInfo>, ShardError> {
         if self.buffer.count > 0 {
             self.flush()?;
         }
-        let index = Index::new(self.shards);
-        index.write(&self.dir)?;
-        Ok(index)
+        Ok(self.shards)
     }
 
     fn flush(&mut self) -> Result<(), ShardError> {
         let buffer = std::mem::take(&mut self.buffer);
-        let name = format!("shard-{:05}.safetensors", self.shards.len());
+        let name = match (self.part, self.shards.len()) {
+            (None, n) | (Some(n), 0) => format!("shard-{n:05}.safetensors"),
+            (Some(part), n) => format!("shard-{part:05}-{n}.safetensors"),
+        };
         let path = self.dir.join(&name);
         let temporary = self.dir.join(format!(".{name}.tmp"));
         buffer.write(&temporary).and_then(|()| Ok(fs::rename(&temporary, &path)?)).map_err(|e| {
