@@ -25,10 +25,9 @@ pub(super) fn each(path: &Path, subsets: &[String], visit: &mut Visit) -> Result
     let root = transcript.parent().and_then(Path::parent).unwrap_or(path);
     let wav = root.join("wav");
     let parts = children(&wav)?;
-    if let Some(packed) = parts.values().find(|p| p.to_string_lossy().ends_with(".tar.gz")) {
-        if !parts.values().any(|p| p.is_dir()) {
-            return Err(SourceError::Packed { path: packed.clone(), dir: wav }.into());
-        }
+    let packed = parts.values().find(|p| p.to_string_lossy().ends_with(".tar.gz"));
+    if let (Some(packed), false) = (packed, parts.values().any(|p| p.is_dir())) {
+        return Err(SourceError::Packed { path: packed.clone(), dir: wav }.into());
     }
     let parts: BTreeMap<String, PathBuf> = parts.into_iter().filter(|(_, p)| p.is_dir()).collect();
     if let Some(subset) = subsets.iter().find(|s| !parts.contains_key(*s)) {
