@@ -54,9 +54,9 @@ fn evaluate(args: &EvalArgs, trained: Trained, collective: &mut dyn Collective) 
     let paths = if args.data.is_empty() { &trained.config.data.valid } else { &args.data };
     anyhow::ensure!(!paths.is_empty(), "nothing to evaluate on: give --data (the configuration has no data.valid)");
     let data = &trained.config.data;
-    let corpus = Corpus::open(paths, &data.corpus_options())?;
+    let corpus = Corpus::open_for(paths, data, collective)?;
     let normalizes = trained.model.normalizes();
-    let validation = Validation::new(corpus, collective, data.micro_batch_seconds, normalizes);
+    let validation = Validation::new(corpus, collective, data.micro_batch(), normalizes);
     let (counts, answers) = measure(args, &trained, &validation, collective)?;
     let mut counts = gather(&counts, collective)?;
     let answers = gather_answers(&answers, collective)?;

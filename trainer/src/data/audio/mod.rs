@@ -6,8 +6,11 @@
 mod decode;
 mod mp4;
 mod resample;
+mod speed;
 
 use std::path::{Path, PathBuf};
+
+pub use speed::SpeedChanger;
 
 /// The sample rate everything downstream works at, in Hz.
 pub const SAMPLE_RATE: u32 = 16_000;
@@ -121,6 +124,11 @@ pub fn load(path: &Path, clip: &Clip) -> Result<Vec<i16>, AudioError> {
 pub fn probe(path: &Path, clip: &Clip) -> Result<u64, AudioError> {
     let (frames, rate) = decode::measure(path, clip)?;
     Ok(resample::expected_len(frames, rate))
+}
+
+/// 16 kHz samples that `frames` frames at `rate` Hz become: `ceil(frames * 16000 / rate)`.
+pub fn len_at_rate(frames: u64, rate: u32) -> u64 {
+    resample::expected_len(frames, rate)
 }
 
 fn to_i16(x: f32) -> i16 {

@@ -48,6 +48,7 @@ impl ShardWriter {
             self.flush()?;
         }
         let index = Index::new(self.shards);
+        super::lengths::write(&self.dir, &index)?;
         index.write(&self.dir)?;
         Ok(index)
     }
