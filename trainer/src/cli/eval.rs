@@ -51,6 +51,7 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
 }
 
 fn evaluate(args: &EvalArgs, trained: Trained, collective: &mut dyn Collective) -> anyhow::Result<()> {
+    super::say_truncated_shards(collective.world())?;
     let paths = if args.data.is_empty() { &trained.config.data.valid } else { &args.data };
     anyhow::ensure!(!paths.is_empty(), "nothing to evaluate on: give --data (the configuration has no data.valid)");
     let data = &trained.config.data;
