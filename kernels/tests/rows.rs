@@ -3,7 +3,8 @@
 
 mod common;
 use common::*;
-use echat_kernels::rows::{gather, reference, replace, replace_backward, scatter};
+use echat_kernels::SeqLens;
+use echat_kernels::rows::{gather, reference, replace, replace_backward, scatter, zero_columns};
 
 /// Rows of sources of 1, 40 and 7 rows, some taken often.
 fn index(count: usize) -> Vec<(u32, u32)> {
@@ -102,4 +103,31 @@ fn wrong_shapes_and_indices_are_errors() {
     assert!(replace(&a, &[2], &random(1, &[3])).is_err());
     assert!(replace(&a, &[0], &random(1, &[4])).is_err());
     assert!(replace_backward(&a, &[2]).is_err());
+}
+
+#[test]
+fn zero_columns_matches_the_reference_and_is_its_own_gradient() {
+    for (lens, d) in [(vec![1], 1), (vec![3, 0, 7], 5), (vec![300, 41], 64), (vec![], 3)] {
+        let seq = SeqLens::from_lens(lens.iter().copied());
+        let (x, g) = (random(1, &[seq.total(), d]), random(2, &[seq.total(), d]));
+        let columns: Vec<Vec<u32>> =
+            (0..lens.len()).map(|i| (0..d as u32).filter(|c| (c + i as u32).is_multiple_of(3)).collect()).collect();
+        let y = zero_columns(&x, &seq, &columns).unwrap();
+        assert_eq!(to_f64(&y), reference::zero_columns(&to_f64(&x), &lens, &columns, d));
+        // ⟨g, zero(x)⟩ = ⟨zero(g), x⟩
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let dx = zero_columns(&g, &seq, &columns).unwrap();
+        assert_eq!(dot(&to_f64(&g), &to_f64(&y)), dot(&to_f64(&dx), &to_f64(&x)));
+        let narrow = zero_columns(&bf16(&x), &seq, &columns).unwrap();
+        assert_eq!(to_f64(&narrow), reference::zero_columns(&to_f64(&bf16(&x)), &lens, &columns, d));
+    }
+}
+
+#[test]
+fn zero_columns_refuses_what_does_not_fit() {
+    let (x, seq) = (random(1, &[4, 3]), SeqLens::from_lens([3, 1]));
+    let refused = |seq: &SeqLens, columns: &[Vec<u32>]| zero_columns(&x, seq, columns).unwrap_err().to_string();
+    assert!(refused(&seq, &[vec![0]]).contains("1 lists of columns"));
+    assert!(refused(&SeqLens::from_lens([3]), &[vec![0]]).contains("of 3 rows"));
+    assert!(refused(&seq, &[vec![0], vec![3]]).contains("column 3 to set to zero: there are 3 columns"));
 }

@@ -71,7 +71,7 @@ fn resuming_on_other_data_is_said() {
     fixture.trained(1, "stage1.toml", "run", &["train.steps=2"]);
     let resumed = |sets: &[&str]| {
         let outcome = fixture.train(1, "stage1.toml", "run", sets, &["--resume", "auto"]).expect_success();
-        outcome.stdout.contains("another corpus or another data.global_batch_seconds than before step")
+        outcome.stdout.contains("another corpus, mixture, placement or data.global_batch_seconds than before step")
     };
     assert!(!resumed(&["train.steps=4"]));
     assert!(resumed(&["train.steps=6", "data.global_batch_seconds=2.0"]));

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use echat::data::shard::ShardWriter;
 use echat::data::{
-    Corpus, CorpusError, CorpusOptions, Loader, LoaderError, LoaderOptions, Sampler, Step, Target, Utterance,
+    Budget, Corpus, CorpusError, CorpusOptions, Loader, LoaderError, LoaderOptions, Sampler, SamplerOptions, Step,
+    Target, Utterance,
 };
 use tempfile::TempDir;
 
@@ -42,12 +43,18 @@ fn shards(dir: &TempDir) -> PathBuf {
 
 fn corpus(path: &Path) -> (Arc<Corpus>, Arc<Sampler>) {
     let corpus = Arc::new(Corpus::open(&[path.into()], &options()).unwrap());
-    let sampler = Arc::new(Sampler::new(5, corpus.costs(), 3.0));
+    let sampler = sampler(&corpus, &[]);
     (corpus, sampler)
 }
 
+fn sampler(corpus: &Corpus, rates: &[u32]) -> Arc<Sampler> {
+    let options = SamplerOptions { seed: 5, batch_seconds: 3.0, weights: Vec::new(), rates: rates.to_vec() };
+    Arc::new(Sampler::new(corpus.costs().clone(), corpus.groups(), &options))
+}
+
 fn loader_options(rank: usize, world: usize, threads: usize) -> LoaderOptions {
-    LoaderOptions { rank, world, micro_batch_seconds: 1.0, normalize: true, prefetch: 2, threads }
+    let micro_batch = Budget { seconds: 1.0, tokens: 0 };
+    LoaderOptions { rank, ranks: vec![0; world], micro_batch, normalize: true, prefetch: 2, threads }
 }
 
 fn steps((corpus, sampler): &(Arc<Corpus>, Arc<Sampler>), options: &LoaderOptions, from: u64) -> Vec<Step> {

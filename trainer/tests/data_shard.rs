@@ -57,7 +57,7 @@ fn what_was_written_is_read() {
     let shard = Shard::open(&one_shard(&dir)).unwrap();
     assert_eq!(read_all(&shard).unwrap(), utterances());
     shard.verify().unwrap();
-    assert_eq!((shard.samples(0), shard.samples(1), shard.samples(2)), (100, 5, 0));
+    assert_eq!((shard.lengths(0).samples, shard.lengths(1).samples, shard.lengths(2).samples), (100, 5, 0));
     assert_eq!((shard.emotion(0), shard.emotion(1)), (Some(Emotion::Sad), None));
     // Borrowed from the map, not copied.
     assert!(matches!(shard.get(0).unwrap().audio, std::borrow::Cow::Borrowed(_)));

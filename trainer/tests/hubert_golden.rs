@@ -197,7 +197,8 @@ fn bits(tensors: &BTreeMap<String, Tensor>) -> BTreeMap<&str, Vec<u32>> {
 
 /// Everything random at once.
 const RATES: &str = "hidden_dropout = 0.2\nattention_dropout = 0.1\nactivation_dropout = 0.1\nfeat_proj_dropout = 0.1\n\
-                     layerdrop = 0.5\nmask_time_prob = 0.3\nmask_time_length = 3\nmask_time_min_masks = 1\n";
+                     layerdrop = 0.5\nmask_time_prob = 0.3\nmask_time_length = 3\nmask_time_min_masks = 1\n\
+                     mask_feature_prob = 0.3\nmask_feature_length = 2\nmask_feature_min_masks = 1\n";
 
 #[test]
 fn recomputation_changes_no_bit() {
@@ -229,6 +230,44 @@ fn in_training_too_an_utterance_does_not_depend_on_its_neighbours() {
     }
     let changed = rel_l2(among.layers[0].tensor(), plain.layers[0].tensor());
     assert!(changed > 1e-2, "dropout and masks change the output: {changed:.2e}");
+}
+
+/// Without noise but the feature masks, so that a difference quotient has the same masks on both sides.
+#[test]
+fn gradients_through_feature_masks_are_difference_quotients() {
+    let toml = "hidden_dropout = 0.0\nattention_dropout = 0.0\nactivation_dropout = 0.0\nfeat_proj_dropout = 0.0\n\
+                layerdrop = 0.0\nmask_time_prob = 0.0\nmask_feature_prob = 0.5\nmask_feature_length = 4\n";
+    let dir = golden("hubert").join("layer");
+    let golden = tensors(&dir.join("golden.safetensors"));
+    let grads = functional_gradients(toml, "layer", &Tape::training(StepRng::new(5, 1)));
+    let unmasked = functional_gradients("", "layer", &Tape::recording());
+    let name = "feature_projection.projection.bias";
+    let (grad, plain) = (common::to_f64(&grads[name]), common::to_f64(&unmasked[name]));
+    assert!(rel_l2(&grads[name], &unmasked[name]) > 0.05, "masks change the gradient");
+    assert!(plain.iter().all(|g| *g != 0.0));
+    let value = |bump: Option<(usize, f64)>| {
+        let (hubert, params, _) = load(toml, &dir);
+        let param = params.iter().find(|p| p.name().ends_with(name)).unwrap();
+        let mut values = common::to_f64(&param.tensor());
+        if let Some((i, by)) = bump {
+            values[i] += by;
+        }
+        let values: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
+        param.set(Tensor::new(values, &Device::Cpu).unwrap());
+        let encoded = encode(&hubert, &Tape::training(StepRng::new(5, 1)), &waves(&golden), &[11, 12, 13, 14]);
+        let dot = |(layer, state): (usize, &Var)| {
+            let parts: Vec<&Tensor> = (0..4).map(|u| &golden[&format!("seed.{u}.{layer}")]).collect();
+            let seed = common::to_f64(&Tensor::cat(&parts, 0).unwrap());
+            seed.iter().zip(common::to_f64(state.tensor())).map(|(a, b)| a * b).sum::<f64>()
+        };
+        states(&encoded).into_iter().enumerate().map(dot).sum::<f64>()
+    };
+    let scale = grad.iter().fold(0.0f64, |a, g| a.max(g.abs()));
+    for i in [0, 3, 7, 12] {
+        let h = 3e-3;
+        let quotient = (value(Some((i, h))) - value(Some((i, -h)))) / (2.0 * h);
+        assert!((quotient - grad[i]).abs() <= 0.01 * scale, "{i}: {quotient} and {}", grad[i]);
+    }
 }
 
 #[test]
@@ -358,6 +397,9 @@ fn a_config_that_is_no_hubert_of_ours_is_one_clear_line() {
     json("{}");
     assert!(read("layerdrop = 1.5").contains("encoder.layerdrop = 1.5"));
     assert!(read("mask_time_length = 0").contains("encoder.mask_time_length = 0"));
+    assert!(read("mask_feature_length = 0").contains("encoder.mask_feature_length = 0: from 1 to"));
+    assert!(read("mask_feature_prob = 0.1\nmask_feature_length = 999").contains("encoder.mask_feature_length = 999"));
+    assert!(read("mask_feature_prob = 1.0").contains("encoder.mask_feature_prob = 1"));
     let unknown = "path = 'x'\nlayer_drop = 0.1".parse::<toml::Table>().unwrap().try_into::<EncoderConfig>();
     assert!(unknown.err().unwrap().to_string().contains("layer_drop"));
 }

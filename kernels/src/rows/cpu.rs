@@ -1,6 +1,7 @@
 //! Rows moved about on the CPU.
 
-use crate::parallel::{for_rows, map, piece_rows, sum_pieces};
+use crate::SeqLens;
+use crate::parallel::{for_rows, for_sequences, map, piece_rows, sum_pieces};
 
 /// Rows `index` (source, row) of `sources`, all of width `d`.
 pub fn gather(sources: &[&[f32]], index: &[(u32, u32)], d: usize) -> Vec<f32> {
@@ -53,4 +54,15 @@ pub fn replace_backward(grad: &[f32], replaced: &[bool], d: usize) -> (Vec<f32>,
         sum
     });
     (dx, sum_pieces(&sums, d))
+}
+
+/// `x`, rows of width `d`, with `columns[i]` of sequence `i` set to zero.
+pub fn zero_columns(x: &[f32], seq: &SeqLens, columns: &[Vec<u32>], d: usize) -> Vec<f32> {
+    let mut out = x.to_vec();
+    for_sequences(&mut out, seq, d, |i, out| {
+        for row in out.chunks_exact_mut(d) {
+            columns[i].iter().for_each(|&column| row[column as usize] = 0.0);
+        }
+    });
+    out
 }

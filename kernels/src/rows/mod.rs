@@ -1,4 +1,4 @@
-//! Rows moved about: gathered from several matrices, and overwritten.
+//! Rows moved about: gathered from several matrices, and overwritten; columns of them set to zero.
 
 pub mod cpu;
 pub mod reference;
@@ -6,7 +6,7 @@ pub mod reference;
 use candle_core::{DType, Tensor};
 
 use crate::tensor::{dims2, expect_shape, read, write};
-use crate::{Error, Result};
+use crate::{Error, Result, SeqLens};
 
 const OP: &str = "rows";
 
@@ -67,6 +67,22 @@ pub fn replace_backward(grad: &Tensor, rows: &[u32]) -> Result<(Tensor, Tensor)>
     let replaced = mark(rows, t)?;
     let (dx, dwith) = cpu::replace_backward(&read(OP, grad)?, &replaced, d);
     Ok((write(OP, dx, (t, d), grad.dtype())?, write(OP, dwith, d, DType::F32)?))
+}
+
+/// `x [t, d]` with columns `columns[i]` of the rows of sequence `i` set to zero. It is its own gradient: of `grad` the same.
+///
+/// Errors: `seq` of another number of rows, another number of sequences than lists of columns, a column out of range.
+pub fn zero_columns(x: &Tensor, seq: &SeqLens, columns: &[Vec<u32>]) -> Result<Tensor> {
+    let (t, d) = dims2(OP, "x", x)?;
+    let value = |message: String| Err(Error::Value { op: OP, message });
+    if (seq.total(), seq.count()) != (t, columns.len()) {
+        let (rows, count, lists) = (seq.total(), seq.count(), columns.len());
+        return value(format!("{count} sequences of {rows} rows and {lists} lists of columns for {t} rows"));
+    }
+    if let Some(column) = columns.iter().flatten().find(|column| **column as usize >= d) {
+        return value(format!("column {column} to set to zero: there are {d} columns"));
+    }
+    write(OP, cpu::zero_columns(&read(OP, x)?, seq, columns, d), (t, d), x.dtype())
 }
 
 /// Whether each of `t` rows is one of `rows`.

@@ -36,3 +36,10 @@ pub fn replace_backward(grad: &[f64], rows: &[u32], d: usize) -> (Vec<f64>, Vec<
     }
     (dx, dwith)
 }
+
+/// `x`, rows of width `d` of sequences of `lens` rows, with `columns[i]` of sequence `i` set to zero.
+pub fn zero_columns(x: &[f64], lens: &[usize], columns: &[Vec<u32>], d: usize) -> Vec<f64> {
+    let owner: Vec<usize> = lens.iter().enumerate().flat_map(|(i, &len)| vec![i; len]).collect();
+    let zero = |at: usize| columns[owner[at / d]].contains(&((at % d) as u32));
+    x.iter().enumerate().map(|(at, &x)| if zero(at) { 0.0 } else { x }).collect()
+}

@@ -51,12 +51,13 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
 }
 
 fn evaluate(args: &EvalArgs, trained: Trained, collective: &mut dyn Collective) -> anyhow::Result<()> {
+    super::say_truncated_shards(collective.world())?;
     let paths = if args.data.is_empty() { &trained.config.data.valid } else { &args.data };
     anyhow::ensure!(!paths.is_empty(), "nothing to evaluate on: give --data (the configuration has no data.valid)");
     let data = &trained.config.data;
-    let corpus = Corpus::open(paths, &data.corpus_options())?;
+    let corpus = Corpus::open_for(paths, data, collective)?;
     let normalizes = trained.model.normalizes();
-    let validation = Validation::new(corpus, collective, data.micro_batch_seconds, normalizes);
+    let validation = Validation::new(corpus, collective, data.micro_batch(), normalizes);
     let (counts, answers) = measure(args, &trained, &validation, collective)?;
     let mut counts = gather(&counts, collective)?;
     let answers = gather_answers(&answers, collective)?;

@@ -14,7 +14,11 @@ use std::{
     path::PathBuf,
 };
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use echat_launch::World;
+
+use crate::data::shard::say_truncated;
 
 /// Trains speech LLMs data-parallel: encoder, layer sums, connector, frozen decoder.
 #[derive(Debug, Parser)]
@@ -68,7 +72,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Synth(args) => synth::run(args),
     };
     // With several ranks an error gets here from before they were connected.
-    if let (Err(_), Ok(world)) = (&result, echat_launch::World::from_env()) {
+    if let (Err(_), Ok(world)) = (&result, World::from_env()) {
         crate::dist::speak_in_turn(&world);
     }
     result
@@ -77,4 +81,14 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
 /// Writes to standard output; unlike `print!` it returns the error when the reader has gone.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     io::stdout().lock().write_all(text.as_bytes())
+}
+
+/// Has a shard that is truncated while this rank reads it end the job with a line like that of any other error. Called once the
+/// ranks are connected.
+pub(crate) fn say_truncated_shards(world: &World) -> anyhow::Result<()> {
+    let prefix = match world.size {
+        1 => "error: ".into(),
+        _ => format!("rank {} on {}: ", world.rank, world.host),
+    };
+    say_truncated(&prefix).context("cannot install a handler for truncated shards")
 }

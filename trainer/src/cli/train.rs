@@ -32,6 +32,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
 }
 
 fn train(config: &RunConfig, resolved: String, resume: &Resume, collective: &mut dyn Collective) -> anyhow::Result<()> {
+    super::say_truncated_shards(collective.world())?;
     let from = start(config, resume, collective)?;
     let is_first = collective.world().rank == 0;
     let trainer = Trainer::new(config, resolved.clone(), from.as_deref(), collective)?;

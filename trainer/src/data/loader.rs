@@ -8,19 +8,20 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::audio::{AudioError, SAMPLE_RATE, SpeedChanger};
 use super::corpus::{Corpus, CorpusError, Reject};
-use super::sampler::{Sampler, assign, micro_batches};
-use super::{Batch, DataConfig};
+use super::sampler::{Budget, Item, Sampler, StepPlan, micro_batches};
+use super::{Batch, DataConfig, Utterance};
 
 /// Which part of each step a loader builds, and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoaderOptions {
     /// This rank.
     pub rank: usize,
-    /// All ranks.
-    pub world: usize,
-    /// Seconds in a micro-batch, at most.
-    pub micro_batch_seconds: f64,
+    /// The node of each rank ([`Placement::ranks`](super::Placement::ranks)).
+    pub ranks: Vec<u32>,
+    /// What a micro-batch may hold.
+    pub micro_batch: Budget,
     /// Whether each waveform is brought to zero mean and unit variance (the encoder's `do_normalize`).
     pub normalize: bool,
     /// Steps each thread builds ahead.
@@ -30,10 +31,10 @@ pub struct LoaderOptions {
 }
 
 impl LoaderOptions {
-    /// As `data` says, for rank `rank` of `world`.
-    pub fn new(data: &DataConfig, rank: usize, world: usize, normalize: bool) -> Self {
-        let DataConfig { micro_batch_seconds, prefetch, threads, .. } = *data;
-        Self { rank, world, micro_batch_seconds, normalize, prefetch, threads }
+    /// As `data` says, for rank `rank` of those whose nodes are `ranks`.
+    pub fn new(data: &DataConfig, rank: usize, ranks: &[u32], normalize: bool) -> Self {
+        let DataConfig { prefetch, threads, .. } = *data;
+        Self { rank, ranks: ranks.to_vec(), micro_batch: data.micro_batch(), normalize, prefetch, threads }
     }
 }
 
@@ -50,7 +51,7 @@ pub struct Step {
     pub batches: Vec<Batch>,
     /// Utterances of all ranks, those left out included.
     pub utterances: usize,
-    /// Their cost in seconds.
+    /// Their cost in seconds, as they are played.
     pub seconds: f64,
     /// This rank's utterances that could not be read, and were left out.
     pub skipped: Vec<Reject>,
@@ -69,6 +70,14 @@ pub enum LoaderError {
     /// A batch could not be packed.
     #[error("cannot pack a batch: {0}")]
     Pack(#[from] echat_kernels::Error),
+    /// The resampler does not take a speed.
+    #[error("data.speed_perturb: cannot play at {speed} times the speed: {reason}")]
+    Speed {
+        /// The speed.
+        speed: f64,
+        /// What it said.
+        reason: String,
+    },
     /// The operating system gives no thread.
     #[error("cannot start a loader thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -98,6 +107,13 @@ struct Builder {
     sampler: Arc<Sampler>,
     options: LoaderOptions,
     stop: Arc<AtomicBool>,
+}
+
+/// A step to be built.
+struct Planned {
+    step: u64,
+    plan: StepPlan,
+    mine: Vec<Item>,
 }
 
 impl Loader {
@@ -169,9 +185,13 @@ impl Drop for Loader {
 }
 
 impl Builder {
-    fn run(&self, steps: impl Iterator<Item = u64>, sender: &SyncSender<Result<Step, LoaderError>>) {
-        for step in steps {
-            let built = self.build(step).transpose();
+    fn run(&self, mut steps: impl Iterator<Item = u64>, sender: &SyncSender<Result<Step, LoaderError>>) {
+        let mut speeds = SpeedChanger::default();
+        let mut coming = steps.next().map(|step| self.plan(step));
+        while let Some(planned) = coming {
+            // The step after this one is on its way from the disk while this one is built.
+            coming = steps.next().map(|step| self.plan(step));
+            let built = self.build(planned, &mut speeds).transpose();
             let Some(built) = built else { return };
             let failed = built.is_err();
             if sender.send(built).is_err() || failed {
@@ -180,34 +200,40 @@ impl Builder {
         }
     }
 
-    /// This rank's part of step `step`; `None` if the loader was dropped meanwhile.
-    fn build(&self, step: u64) -> Result<Option<Step>, LoaderError> {
-        let (plan, costs) = (self.sampler.at(step), self.corpus.costs());
-        let mine = assign(&plan.utterances, costs, self.options.world).swap_remove(self.options.rank);
+    /// What step `step` is made of, and this rank's part of it, which the system is told to read.
+    fn plan(&self, step: u64) -> Planned {
+        let plan = self.sampler.at(step);
+        let mine = plan.shares(&self.options.ranks).swap_remove(self.options.rank);
+        mine.iter().for_each(|item| self.corpus.will_need(item.utterance as usize));
+        Planned { step, plan, mine }
+    }
+
+    /// This rank's part of a step; `None` if the loader was dropped meanwhile.
+    fn build(&self, planned: Planned, speeds: &mut SpeedChanger) -> Result<Option<Step>, LoaderError> {
+        let Planned { step, plan, mine } = planned;
         let mut built = Step {
             step,
             epoch: plan.epoch,
             step_in_epoch: plan.step_in_epoch,
             batches: Vec::new(),
-            utterances: plan.utterances.len(),
-            seconds: plan.utterances.iter().map(|&u| f64::from(costs[u as usize])).sum(),
+            utterances: plan.items().count(),
+            seconds: plan.seconds(),
             skipped: Vec::new(),
             waited: Duration::ZERO,
             skipped_indices: Vec::new(),
         };
-        for part in micro_batches(&mine, costs, self.options.micro_batch_seconds) {
+        for part in micro_batches(&mine, self.options.micro_batch) {
             let mut utterances = Vec::with_capacity(part.len());
-            for index in part {
+            for item in part {
                 if self.stop.load(Ordering::Relaxed) {
                     return Ok(None);
                 }
-                match self.corpus.get(index as usize) {
-                    Ok(utterance) => utterances.push((index, utterance)),
-                    Err(CorpusError::Audio(e)) => {
-                        built.skipped.push(self.corpus.reject(index as usize, e.to_string()));
-                        built.skipped_indices.push(index);
+                match self.read(item, speeds)? {
+                    Ok(utterance) => utterances.push((item.utterance, utterance)),
+                    Err(e) => {
+                        built.skipped.push(self.corpus.reject(item.utterance as usize, e.to_string()));
+                        built.skipped_indices.push(item.utterance);
                     }
-                    Err(e) => return Err(e.into()),
                 }
             }
             if !utterances.is_empty() {
@@ -215,5 +241,20 @@ impl Builder {
             }
         }
         Ok(Some(built))
+    }
+
+    /// The utterance at its speed; the inner error if only it is of no use.
+    fn read(&self, item: Item, speeds: &mut SpeedChanger) -> Result<Result<Utterance<'_>, AudioError>, LoaderError> {
+        let mut utterance = match self.corpus.get(item.utterance as usize) {
+            Ok(utterance) => utterance,
+            Err(CorpusError::Audio(e)) => return Ok(Err(e)),
+            Err(e) => return Err(e.into()),
+        };
+        if item.rate != SAMPLE_RATE {
+            let speed = f64::from(item.rate) / f64::from(SAMPLE_RATE);
+            let played = speeds.play(&utterance.audio, item.rate);
+            utterance.audio = played.map_err(|reason| LoaderError::Speed { speed, reason })?.into();
+        }
+        Ok(Ok(utterance))
     }
 }

@@ -18,10 +18,10 @@ use crate::config::choice;
 
 pub use batch::Batch;
 pub use config::{DataConfig, SettingError};
-pub use corpus::{Corpus, CorpusError, CorpusOptions};
+pub use corpus::{Corpus, CorpusError, CorpusOptions, Placement, PlacementKind};
 pub use emotion::Emotion;
 pub use loader::{Loader, LoaderError, LoaderOptions, Step};
-pub use sampler::{Sampler, assign, micro_batches};
+pub use sampler::{Budget, Cost, Sampler, SamplerOptions, StepPlan, micro_batches};
 pub use utterance::Utterance;
 
 choice! {

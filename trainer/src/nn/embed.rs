@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use echat_kernels::{embedding as kernel, rows};
+use echat_kernels::{SeqLens, embedding as kernel, rows};
 
 use crate::autograd::{Result, Tape, Var};
 
@@ -31,4 +31,11 @@ pub fn replace_rows(tape: &Tape, x: &Var, rows: Rc<[u32]>, with: &Var) -> Result
         let (dx, dwith) = rows::replace_backward(&grad, &rows)?;
         Ok(vec![needs[0].then_some(dx), needs[1].then_some(dwith)])
     }))
+}
+
+/// x `[t, d]` with `columns[i]` of the rows of sequence `i` set to zero (HuBERT's masking along the feature axis).
+pub fn zero_columns(tape: &Tape, x: &Var, seq: &SeqLens, columns: Rc<[Vec<u32>]>) -> Result<Var> {
+    let y = rows::zero_columns(x.tensor(), seq, &columns)?;
+    let seq = seq.clone();
+    Ok(tape.op("zero_columns", &[x], y, move |grad, _| Ok(vec![Some(rows::zero_columns(&grad, &seq, &columns)?)])))
 }

@@ -13,7 +13,7 @@ mod shape;
 pub use attention::{AttentionArgs, attention, rope};
 pub use conv::{PosConv, conv1d};
 pub use dropout::{Dropout, Packed};
-pub use embed::{embedding, gather_rows, replace_rows};
+pub use embed::{embedding, gather_rows, replace_rows, zero_columns};
 pub use linear::{Linear, activate, add_bias, linear, swiglu};
 pub use loss::{CrossEntropy, LinearLoss, cross_entropy, linear_cross_entropy, row_normalize};
 pub use norm::{ChannelNorm, LayerNorm, RmsNorm};

@@ -4,24 +4,24 @@ use std::sync::Arc;
 
 use super::{Examples, Result, Sums};
 use crate::autograd::Tape;
-use crate::data::{Batch as Utterances, Corpus, assign, micro_batches};
+use crate::data::sampler::Item;
+use crate::data::{Batch as Utterances, Budget, Corpus, StepPlan, micro_batches};
 use crate::dist::Collective;
 use crate::model::echat::EChat;
 
 /// A held-out corpus and this rank's part of it.
 pub struct Validation {
     corpus: Arc<Corpus>,
-    parts: Vec<Vec<u32>>,
+    parts: Vec<Vec<Item>>,
     normalize: bool,
 }
 
 impl Validation {
-    /// Cuts `corpus` over the ranks, in micro-batches of at most `seconds`.
-    pub fn new(corpus: Corpus, collective: &dyn Collective, seconds: f64, normalize: bool) -> Self {
-        let world = collective.world();
-        let all: Vec<u32> = (0..corpus.len() as u32).collect();
-        let mine = assign(&all, corpus.costs(), world.size).swap_remove(world.rank);
-        let parts = micro_batches(&mine, corpus.costs(), seconds);
+    /// Cuts `corpus` over the ranks, in micro-batches of at most `budget`.
+    pub fn new(corpus: Corpus, collective: &dyn Collective, budget: Budget, normalize: bool) -> Self {
+        let whole = StepPlan::whole(corpus.costs(), corpus.groups());
+        let mine = whole.shares(&corpus.placement().ranks).swap_remove(collective.world().rank);
+        let parts = micro_batches(&mine, budget);
         Self { corpus: Arc::new(corpus), parts, normalize }
     }
 
@@ -40,7 +40,7 @@ impl Validation {
         self.parts.iter().map(|part| {
             let utterances: Vec<_> = part
                 .iter()
-                .map(|&i| Ok((i, self.corpus.get(i as usize)?)))
+                .map(|item| Ok((item.utterance, self.corpus.get(item.utterance as usize)?)))
                 .collect::<std::result::Result<_, crate::data::CorpusError>>()?;
             Ok(Utterances::pack(&utterances, self.normalize)?)
         })

@@ -47,7 +47,7 @@ impl<'a> Trainer<'a> {
             return Err(Error::Setting("data.train is empty: there is nothing to train on".into()));
         }
         config.data.validate().map_err(|e| Error::Setting(e.to_string()))?;
-        let corpus = Corpus::open(&config.data.train, &config.data.corpus_options())?;
+        let corpus = Corpus::open_for(&config.data.train, &config.data, collective)?;
         let mut model = Model::for_training(config)?;
         let frozen = model.frozen_fingerprints()?;
         model.settle()?;
@@ -61,18 +61,19 @@ impl<'a> Trainer<'a> {
         let validation = if config.data.valid.is_empty() {
             None
         } else {
-            let held_out = Corpus::open(&config.data.valid, &config.data.corpus_options())?;
-            Some(Validation::new(held_out, collective, config.data.micro_batch_seconds, model.normalizes()))
+            let held_out = Corpus::open_for(&config.data.valid, &config.data, collective)?;
+            Some(Validation::new(held_out, collective, config.data.micro_batch(), model.normalizes()))
         };
         let watch = Watch::open(config, &model, &corpus, collective.world(), progress.step, from.is_some())?;
         if reordered {
             watch.say(&format!(
-                "warning: another corpus or another data.global_batch_seconds than before step {}: from here on the order of the \
-                 data is a new one",
+                "warning: another corpus, mixture, placement or data.global_batch_seconds than before step {}: from here on the order \
+                 of the data is a new one",
                 progress.step
             ));
         }
-        let sampler = Sampler::new(config.output.seed, corpus.costs(), config.data.global_batch_seconds);
+        let options = config.data.sampler_options(config.output.seed);
+        let sampler = Sampler::new(Arc::clone(corpus.costs()), corpus.groups(), &options);
         Ok(Self {
             config,
             resolved,
@@ -98,7 +99,8 @@ impl<'a> Trainer<'a> {
             return Ok(());
         }
         let world = self.collective.world();
-        let options = LoaderOptions::new(&self.config.data, world.rank, world.size, self.model.normalizes());
+        let ranks = &self.corpus.placement().ranks;
+        let options = LoaderOptions::new(&self.config.data, world.rank, ranks, self.model.normalizes());
         let loader = Loader::new(Arc::clone(&self.corpus), Arc::clone(&self.sampler), &options, first..last)?;
         let mut interval = Interval::new();
         for data in loader {
@@ -259,11 +261,18 @@ fn resume(
     Ok(state)
 }
 
-/// What the order of the data follows from besides the seed: every utterance's length and the size of a batch.
+/// What the order of the data follows from besides the seed: every utterance's length, who is dealt with whom, and how much a step
+/// holds.
 fn data_order(corpus: &Corpus, config: &RunConfig) -> String {
     let mut hash = crc32fast::Hasher::new();
-    corpus.costs().iter().for_each(|cost| hash.update(&cost.to_le_bytes()));
-    format!("{:08x} of {} in {} s", hash.finalize(), corpus.costs().len(), config.data.global_batch_seconds)
+    for cost in corpus.costs().iter() {
+        hash.update(&cost.seconds.to_le_bytes());
+    }
+    hash.update(format!("{:?} {:?}", config.data.weights, config.data.speed_perturb).as_bytes());
+    for group in corpus.groups() {
+        hash.update(format!("{group:?}").as_bytes());
+    }
+    format!("{:08x} of {} in {} s", hash.finalize(), corpus.len(), config.data.global_batch_seconds)
 }
 
 /// Errors unless all ranks begin with the same parameters.

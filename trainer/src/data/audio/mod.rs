@@ -8,10 +8,13 @@ mod mp4;
 mod opus;
 mod resample;
 mod source;
+mod speed;
 mod window;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+pub use speed::SpeedChanger;
 
 /// The sample rate everything downstream works at, in Hz.
 pub const SAMPLE_RATE: u32 = 16_000;
@@ -162,6 +165,11 @@ pub fn cut(input: Input, clips: &[Clip]) -> Vec<Result<Vec<i16>, AudioError>> {
 pub fn probe(path: &Path, clip: &Clip) -> Result<u64, AudioError> {
     let (frames, rate) = decode::measure(Input::File(path), clip)?;
     Ok(resample::expected_len(frames, rate))
+}
+
+/// 16 kHz samples that `frames` frames at `rate` Hz become: `ceil(frames * 16000 / rate)`.
+pub fn len_at_rate(frames: u64, rate: u32) -> u64 {
+    resample::expected_len(frames, rate)
 }
 
 fn to_i16(x: f32) -> i16 {

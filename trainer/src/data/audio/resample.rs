@@ -30,18 +30,20 @@ pub(super) fn to_16k(samples: Vec<f32>, rate: u32) -> Result<Vec<f32>, String> {
     if rate == SAMPLE_RATE || samples.is_empty() {
         return Ok(samples);
     }
+    run(&mut resampler(rate)?, &samples, rate)
+}
+
+/// From `rate` Hz to 16 kHz.
+pub(super) fn resampler(rate: u32) -> Result<Fft<f32>, String> {
+    let (from, to) = (rate as usize, SAMPLE_RATE as usize);
+    Fft::new_custom(from, to, block(rate), 1, 1, WindowFunction::BlackmanHarris2, FixedSync::Both)
+        .map_err(|e| e.to_string())
+}
+
+/// All of `samples` at once through `resampler`, which is for `rate` and keeps nothing from one call to the next.
+pub(super) fn run(resampler: &mut Fft<f32>, samples: &[f32], rate: u32) -> Result<Vec<f32>, String> {
     let frames = samples.len();
-    let input = SequentialSlice::new(&samples, 1, frames).map_err(|e| e.to_string())?;
-    let mut resampler = Fft::<f32>::new_custom(
-        rate as usize,
-        SAMPLE_RATE as usize,
-        block(rate),
-        1,
-        1,
-        WindowFunction::BlackmanHarris2,
-        FixedSync::Both,
-    )
-    .map_err(|e| e.to_string())?;
+    let input = SequentialSlice::new(samples, 1, frames).map_err(|e| e.to_string())?;
     let mut output = resampler.process_all(&input, frames, None).map_err(|e| e.to_string())?.take_data();
     // rubato rounds the length in floating point.
     output.resize(expected_len(frames as u64, rate) as usize, 0.0);

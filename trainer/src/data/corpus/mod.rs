@@ -1,18 +1,24 @@
 //! Manifests and shards, opened as one indexed corpus.
 
+mod placement;
 mod source;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::Target;
 use super::audio::AudioError;
-use super::emotion::Emotion;
 use super::manifest::ManifestError;
+use super::sampler::{Cost, Group};
 use super::shard::ShardError;
 use super::utterance::Utterance;
-use source::{Part, Source};
+use crate::data::DataConfig;
+use crate::dist::Collective;
+use source::{Opened, Part, Source};
+
+pub use placement::{Placement, PlacementKind, Sight};
 
 /// What to keep of a corpus.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +55,44 @@ pub enum CorpusError {
         /// The path.
         path: PathBuf,
     },
+    /// A path of which a node cannot have a part.
+    #[error("{path}: data.placement = \"node_local\" takes directories made by `echat prepare`, not single files")]
+    NotPlaceable {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A shard that no node has.
+    #[error("{path}: on none of the {nodes} nodes ({hosts}): copy it to one of them")]
+    Nowhere {
+        /// The shard.
+        path: PathBuf,
+        /// How many nodes there are.
+        nodes: usize,
+        /// Their names.
+        hosts: String,
+    },
+    /// An index that differs from node to node.
+    #[error("{path}: not the same on {one} and {other}: copy index.json and lengths.safetensors to every node")]
+    OtherIndex {
+        /// The directory.
+        path: PathBuf,
+        /// A node.
+        one: String,
+        /// Another.
+        other: String,
+    },
+    /// An utterance of a shard on another node.
+    #[error("{utterance}: on another node than this rank's")]
+    Elsewhere {
+        /// The utterance.
+        utterance: String,
+    },
+    /// Nodes could not be asked what they have.
+    #[error(transparent)]
+    Dist(#[from] crate::dist::Error),
+    /// What a node says it has is no message of this program.
+    #[error("data.placement: ranks do not understand one another: {0}")]
+    Sight(#[from] serde_json::Error),
     /// Nothing is left.
     #[error("{what}: no utterance is left of {total} ({report})")]
     Empty {
@@ -110,6 +154,15 @@ pub struct CorpusReport {
 }
 
 impl CorpusReport {
+    fn add(&mut self, part: &Self) {
+        self.utterances += part.utterances;
+        self.seconds += part.seconds;
+        self.text_only += part.text_only;
+        self.too_short += part.too_short;
+        self.too_long += part.too_long;
+        self.bad.extend(part.bad.iter().cloned());
+    }
+
     /// One line for people.
     pub fn summary(&self) -> String {
         let mut text = format!("{} utterances, {:.2} h", self.utterances, self.seconds / 3600.0);
@@ -134,62 +187,72 @@ pub struct Corpus {
     starts: Vec<usize>,
     /// For each utterance kept, its number among all.
     kept: Vec<u32>,
-    costs: Vec<f32>,
+    costs: Arc<[Cost]>,
+    groups: Vec<Group>,
+    placement: Placement,
     report: CorpusReport,
     max_bad_share: f64,
 }
 
 impl Corpus {
-    /// Opens `paths`: JSONL manifests, directories made by `echat prepare`, single shards. The length of a recording in a
-    /// manifest is its `duration`, or read from its header. In parallel over files; the result depends on `paths` and
-    /// what they hold alone.
+    /// Opens `paths`, all of which lies here: see [`Corpus::open_placed`].
     pub fn open(paths: &[PathBuf], options: &CorpusOptions) -> Result<Self, CorpusError> {
-        let mut sources = Vec::new();
-        for path in paths {
-            Source::open(path, &mut sources)?;
+        Self::open_placed(paths, options, Placement::shared(1))
+    }
+
+    /// Opens `paths` as `data` says for the ranks of `collective`, each of which calls it.
+    pub fn open_for(
+        paths: &[PathBuf],
+        data: &DataConfig,
+        collective: &mut dyn Collective,
+    ) -> Result<Self, CorpusError> {
+        let placement = Placement::find(data.placement, paths, collective)?;
+        Self::open_placed(paths, &data.corpus_options(), placement)
+    }
+
+    /// Opens `paths`: JSONL manifests, directories made by `echat prepare`, single shards. The length of a recording in a
+    /// manifest is its `duration`, or read from its header. In parallel over files; the result depends on `paths`,
+    /// what they hold and `placement` alone, and what is planned by is the same on all nodes.
+    pub fn open_placed(paths: &[PathBuf], options: &CorpusOptions, placement: Placement) -> Result<Self, CorpusError> {
+        let mut opened = Vec::new();
+        for (component, path) in paths.iter().enumerate() {
+            opened.extend(Opened::open(path, component, &placement)?);
         }
         if options.verify {
-            sources.par_iter().try_for_each(|source| match source {
+            opened.par_iter().try_for_each(|opened| match &opened.source {
                 Source::Shard(shard) => shard.verify(),
-                Source::Manifest { .. } => Ok(()),
+                _ => Ok(()),
             })?;
         }
         let mut starts = vec![0];
-        for source in &sources {
-            starts.push(starts[starts.len() - 1] + source.len());
-        }
-        let total = starts[sources.len()];
+        starts.extend(opened.iter().scan(0, |sum, opened| {
+            *sum += opened.source.len();
+            Some(*sum)
+        }));
+        let total = starts[opened.len()];
         if u32::try_from(total).is_err() {
             return Err(CorpusError::TooMany { total });
         }
-        let parts: Vec<Part> = sources
+        let parts: Vec<Part> = opened
             .par_iter()
-            .zip(&starts[..sources.len()])
-            .map(|(source, &start)| Part::of(source, start, options))
+            .zip(&starts[..opened.len()])
+            .map(|(opened, &start)| opened.judge(start, options))
             .collect::<Result<_, CorpusError>>()?;
-        let mut corpus = Self {
-            sources,
+        let groups = groups(&opened, &parts);
+        let mut report = CorpusReport::default();
+        parts.iter().for_each(|part| report.add(&part.report));
+        let corpus = Self {
             starts,
-            kept: Vec::new(),
-            costs: Vec::new(),
-            report: CorpusReport::default(),
+            kept: parts.iter().flat_map(|part| part.kept.iter().copied()).collect(),
+            costs: parts.iter().flat_map(|part| part.costs.iter().copied()).collect::<Vec<_>>().into(),
+            groups,
+            placement,
+            report,
             max_bad_share: options.max_bad_share,
+            sources: opened.into_iter().map(|opened| opened.source).collect(),
         };
-        parts.into_iter().for_each(|part| corpus.append(part));
         corpus.check(paths)?;
         Ok(corpus)
-    }
-
-    fn append(&mut self, part: Part) {
-        self.kept.extend(part.kept);
-        self.costs.extend(part.costs);
-        let report = &mut self.report;
-        report.utterances += part.report.utterances;
-        report.seconds += part.report.seconds;
-        report.text_only += part.report.text_only;
-        report.too_short += part.report.too_short;
-        report.too_long += part.report.too_long;
-        report.bad.extend(part.report.bad);
     }
 
     fn check(&self, paths: &[PathBuf]) -> Result<(), CorpusError> {
@@ -227,9 +290,19 @@ impl Corpus {
         self.kept.is_empty()
     }
 
-    /// What each utterance costs to train on, in seconds: its length, or for a text-only one a nominal 0.2 s a character.
-    pub fn costs(&self) -> &[f32] {
+    /// What each utterance costs to train on.
+    pub fn costs(&self) -> &Arc<[Cost]> {
         &self.costs
+    }
+
+    /// The utterances by entry of the corpus and node.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// Which node has what.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 
     /// What was kept and what was left out.
@@ -243,23 +316,23 @@ impl Corpus {
         (&self.sources[source], number - self.starts[source])
     }
 
-    /// The emotion of utterance `index`.
-    ///
-    /// # Panics
-    /// If `index` is not below [`Corpus::len`]; so does [`Corpus::get`].
-    pub fn emotion(&self, index: usize) -> Option<Emotion> {
-        match self.locate(index) {
-            (Source::Manifest { entries, .. }, i) => entries[i].emotion,
-            (Source::Shard(shard), i) => shard.emotion(i),
-        }
-    }
-
     /// Utterance `index`, from the map or decoded. [`CorpusError::Audio`] says that this one cannot be used; other
     /// errors are the corpus's.
+    ///
+    /// # Panics
+    /// If `index` is not below [`Corpus::len`].
     pub fn get(&self, index: usize) -> Result<Utterance<'_>, CorpusError> {
         match self.locate(index) {
             (Source::Manifest { entries, .. }, i) => Ok(entries[i].load(None)?),
             (Source::Shard(shard), i) => Ok(shard.get(i)?),
+            (source @ Source::Elsewhere { .. }, i) => Err(CorpusError::Elsewhere { utterance: source.describe(i) }),
+        }
+    }
+
+    /// Has the system read the audio of utterance `index` soon, if it lies in a shard here.
+    pub fn will_need(&self, index: usize) {
+        if let (Source::Shard(shard), i) = self.locate(index) {
+            shard.will_need(i);
         }
     }
 
@@ -268,6 +341,7 @@ impl Corpus {
         let id = match self.locate(index) {
             (Source::Manifest { entries, .. }, i) => entries[i].id.clone(),
             (Source::Shard(shard), i) => shard.texts(i).map_or_else(|_| String::new(), |u| u.id.into()),
+            (Source::Elsewhere { .. }, _) => String::new(),
         };
         Reject { source: self.describe(index), id, reason }
     }
@@ -277,4 +351,24 @@ impl Corpus {
         let (source, i) = self.locate(index);
         source.describe(i)
     }
+}
+
+/// What is kept of each source, by entry of the corpus and node.
+fn groups(opened: &[Opened], parts: &[Part]) -> Vec<Group> {
+    let (mut groups, mut next) = (Vec::<Group>::new(), 0);
+    for (opened, part) in opened.iter().zip(parts) {
+        let (component, node) = (opened.component, opened.node);
+        let range = next..next + part.kept.len() as u32;
+        next = range.end;
+        let found = groups.iter().position(|group| (group.component, group.node) == (component, node));
+        let at = found.unwrap_or(groups.len());
+        if found.is_none() {
+            groups.push(Group { component, node, ranges: Vec::new() });
+        }
+        match groups[at].ranges.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => groups[at].ranges.push(range),
+        }
+    }
+    groups
 }

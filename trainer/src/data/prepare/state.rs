@@ -11,7 +11,7 @@ use super::plan::Plan;
 use super::sources::Source;
 use super::{PrepareError, PrepareOptions, Prepared, RECIPE_FILE, REJECTS_FILE};
 use crate::data::corpus::Reject;
-use crate::data::shard::{INDEX_FILE, Index, ShardError, ShardInfo};
+use crate::data::shard::{INDEX_FILE, Index, ShardError, ShardInfo, write_index};
 
 /// A part that is done.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -182,8 +182,7 @@ pub(super) fn finish(out: &Path, plan: &Plan, options: &PrepareOptions) -> Resul
         let hint = format!("; all are listed in {}", out.join(REJECTS_FILE).display());
         return Err(PrepareError::Empty { what: out.display().to_string(), hint });
     }
-    let index = Index::new(shards);
-    index.write(out)?;
+    let index = write_index(out, shards)?;
     clean(out)?;
     Ok(Prepared { index, rejected: rejects.len(), unchanged: false })
 }

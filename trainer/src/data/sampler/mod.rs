@@ -1,213 +1,219 @@
-//! Which utterances make a step: a pure function of the seed, the step and the corpus, whatever the number of ranks.
+//! Which utterances make a step: a pure function of the seed, the step, the corpus and where it lies, whatever the number of ranks.
 //!
-//! A global batch is a set of utterances of at most so many seconds. Batches are packed, not padded, so utterances of all
-//! lengths share one; what matters is that every step costs about the same and that the number of steps in an
-//! epoch does not depend on the epoch, so that a step's place is found by a division (resuming costs nothing).
+//! A global batch is a set of utterances of at most so many seconds. Batches are packed, not padded, so one batch holds utterances
+//! of all lengths; what is bucketed by length are the *strata* they are dealt from. The utterances of a [`Group`] are sorted by
+//! cost and cut into strata of as many utterances as an epoch has steps; every step takes one from each stratum (the cheapest
+//! stratum may be short), and which one is a keyed permutation of the stratum in each epoch ([`permute`]). Hence
 //!
-//! Both follow from drawing lots for *lengths* once and for *utterances* every epoch. Utterances are sorted by cost and divided
-//! into strata of near-equal cost. A slot is a place in a stratum, its cost the dearest utterance of the stratum. The
-//! slots are shuffled (once, by the seed) and cut into batches. In each epoch the utterances of each stratum are shuffled
-//! over its slots, and the batches over the steps.
+//! - every utterance comes exactly once an epoch, and an epoch always has the same number of steps;
+//! - all steps cost the same but for less than one utterance, since what a step draws from a stratum costs at most what any step
+//!   draws from the one before;
+//! - any step of any epoch is found in time proportional to its own utterances, and nothing is kept but the sorted list;
+//! - utterances of one stratum, which are as good as equally long, never share a step.
+//!
+//! Components of a mixture are dealt side by side, each to its share of the step's seconds and at its own pace: one that is small
+//! or wanted often begins its next epoch earlier. The groups of a component, one a node, have the same number of steps.
 
+mod deck;
+mod permute;
+pub mod placement;
 mod split;
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Range;
+use std::sync::Arc;
 
 use echat_kernels::rng;
-use rayon::slice::ParallelSliceMut;
 
-pub use split::{assign, micro_batches};
+use super::audio::{SAMPLE_RATE, len_at_rate};
+use deck::Deck;
 
-/// Utterances in a stratum, at least: so many may come in the place of one another.
-const STRATUM: usize = 4;
-/// Halvings in the search for the most even cut.
-const HALVINGS: usize = 10;
+pub use permute::permute;
+pub use split::{Budget, assign, micro_batches};
 
-/// What is the same in every epoch: sorted utterances, slots, and where the batches are cut.
-#[derive(Debug)]
-pub struct Layout {
-    seed: u64,
-    /// Utterances by cost, then by number.
-    by_cost: Vec<u32>,
-    /// Strata are ranges of `by_cost`: stratum `i` is `strata[i]..strata[i + 1]`.
-    strata: Vec<u32>,
-    /// Slots (positions in `by_cost`) in the order of the batches.
-    slots: Vec<u32>,
-    /// Batch `i` is `slots[cuts[i]..cuts[i + 1]]`.
-    cuts: Arc<[u32]>,
+/// What an utterance costs to train on.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// Seconds of speech; for a text-only utterance a nominal 0.2 s a token.
+    pub seconds: f32,
+    /// Target tokens (of a text-only utterance: those it is asked with, too), estimated from the bytes of the text.
+    pub tokens: u32,
 }
 
-/// The utterances of every step of one epoch.
+/// Utterances dealt together: those of one part of a mixture on one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EpochPlan {
-    /// Utterances in the order of the batches.
-    utterances: Vec<u32>,
-    cuts: Arc<[u32]>,
-    /// Which batch each step takes.
-    order: Vec<u32>,
+pub struct Group {
+    /// Which entry of the corpus they come from.
+    pub component: usize,
+    /// Which node has them; 0 if all nodes have everything.
+    pub node: usize,
+    /// Their numbers.
+    pub ranges: Vec<Range<u32>>,
+}
+
+impl Group {
+    /// `count` utterances that are not divided.
+    pub fn whole(count: u32) -> Self {
+        Self { component: 0, node: 0, ranges: std::iter::once(0..count).collect() }
+    }
+}
+
+/// How steps are made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplerOptions {
+    /// Of the order.
+    pub seed: u64,
+    /// Seconds in a step, at most (before speed perturbation).
+    pub batch_seconds: f64,
+    /// The share of each component in a step's seconds, in any unit; empty: all components are one.
+    pub weights: Vec<f64>,
+    /// The sample rates, in Hz, that an utterance may be taken to have been recorded at; empty: as it is. See [`Item::rate`].
+    pub rates: Vec<u32>,
+}
+
+/// An utterance of a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Item {
+    /// Its number in the corpus.
+    pub utterance: u32,
+    /// What it costs, played at `rate`.
+    pub cost: Cost,
+    /// Its samples are taken to be so many a second: more than 16 000 plays it faster.
+    pub rate: u32,
 }
 
 /// What a step is made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StepPlan {
-    /// The epoch, from 0.
+    /// The epoch, from 0: how often every utterance has come. Of a mixture, its slowest component's.
     pub epoch: u64,
     /// The step in its epoch, from 0.
     pub step_in_epoch: u64,
-    /// Utterances of all ranks.
-    pub utterances: Vec<u32>,
+    /// By node, the utterances for its ranks.
+    pub nodes: Vec<Vec<Item>>,
 }
 
-/// A stream of draws for purpose `site`.
-fn stream(seed: u64, site: &str, epoch: u64) -> u64 {
-    rng::key(rng::key(rng::site(site), seed), epoch)
-}
-
-/// Fisher and Yates' shuffle, drawing by position.
-fn shuffle(items: &mut [u32], stream: u64) {
-    for i in (1..items.len()).rev() {
-        let draw = rng::key(stream, i as u64);
-        // The high half of the product is uniform over 0..=i (Lemire 2019), up to 2⁻³² or so.
-        let j = ((u128::from(draw) * (i as u128 + 1)) >> 64) as usize;
-        items.swap(i, j);
-    }
-}
-
-impl Layout {
-    /// For utterances of `costs` (seconds, not negative) in batches of at most `batch_seconds`; a dearer utterance is a batch of its own.
-    pub fn new(seed: u64, costs: &[f32], batch_seconds: f64) -> Self {
-        let count = costs.len() as u32;
-        let mut by_cost: Vec<u32> = (0..count).collect();
-        let cost = |&i: &u32| costs[i as usize];
-        by_cost.par_sort_unstable_by(|a, b| cost(a).total_cmp(&cost(b)).then(a.cmp(b)));
-        // Strata grow as √n: more freedom in a larger corpus, and still ever less difference within one.
-        let stratum = (costs.len().isqrt() / 4).max(STRATUM);
-        let groups = (costs.len() / stratum).max(1) as u64;
-        let strata: Vec<u32> = (0..=groups).map(|g| (g * u64::from(count) / groups) as u32).collect();
-        let mut slots: Vec<u32> = (0..count).collect();
-        shuffle(&mut slots, stream(seed, "data.slots", 0));
-        let total: f64 = costs.iter().map(|&c| f64::from(c)).sum();
-        let cuts = if total <= batch_seconds {
-            vec![0, count]
-        } else {
-            let mut dearest = vec![0.0f32; costs.len()];
-            for range in strata.windows(2).filter(|range| range[0] < range[1]) {
-                let (start, end) = (range[0] as usize, range[1] as usize);
-                dearest[start..end].fill(cost(&by_cost[end - 1]));
-            }
-            let slot_costs: Vec<f32> = slots.iter().map(|&slot| dearest[slot as usize]).collect();
-            even_cuts(&slot_costs, batch_seconds)
-        };
-        let cuts = if count == 0 { vec![0] } else { cuts };
-        Self { seed, by_cost, strata, slots, cuts: cuts.into() }
-    }
-
-    /// Steps in every epoch.
-    pub fn steps(&self) -> usize {
-        self.cuts.len() - 1
-    }
-
-    /// The plan of epoch `epoch`.
-    pub fn epoch(&self, epoch: u64) -> EpochPlan {
-        let mut placed = self.by_cost.clone();
-        let draws = stream(self.seed, "data.utterances", epoch);
-        for (i, range) in self.strata.windows(2).enumerate() {
-            shuffle(&mut placed[range[0] as usize..range[1] as usize], rng::key(draws, i as u64));
+impl StepPlan {
+    /// All of `groups` at once, as they are: for evaluation.
+    pub fn whole(costs: &[Cost], groups: &[Group]) -> Self {
+        let mut nodes = vec![Vec::new(); nodes(groups)];
+        for group in groups {
+            let utterances = group.ranges.iter().cloned().flatten();
+            nodes[group.node].extend(utterances.map(|u| Item::plain(u, costs)));
         }
-        let utterances = self.slots.iter().map(|&slot| placed[slot as usize]).collect();
-        let mut order: Vec<u32> = (0..self.steps() as u32).collect();
-        shuffle(&mut order, stream(self.seed, "data.batches", epoch));
-        EpochPlan { utterances, cuts: self.cuts.clone(), order }
+        Self { epoch: 0, step_in_epoch: 0, nodes }
+    }
+
+    /// The utterances of all ranks.
+    pub fn items(&self) -> impl Iterator<Item = &Item> {
+        self.nodes.iter().flatten()
+    }
+
+    /// Their cost in seconds.
+    pub fn seconds(&self) -> f64 {
+        self.items().map(|item| f64::from(item.cost.seconds)).sum()
+    }
+
+    /// The part of each rank, `ranks[r]` being the node of rank `r`: what lies on a node is dealt to its ranks, evenly by cost.
+    pub fn shares(&self, ranks: &[u32]) -> Vec<Vec<Item>> {
+        let mut shares = vec![Vec::new(); ranks.len()];
+        for (node, items) in self.nodes.iter().enumerate() {
+            let here: Vec<usize> = (0..ranks.len()).filter(|&rank| ranks[rank] as usize == node).collect();
+            for (rank, share) in here.iter().zip(assign(items, here.len())) {
+                shares[*rank] = share;
+            }
+        }
+        shares
     }
 }
 
-/// Where to cut `costs` into as few runs of at most `cap` as there can be, and these as even as can be.
-fn even_cuts(costs: &[f32], cap: f64) -> Vec<u32> {
-    let fewest = cuts(costs, cap).count();
-    let total: f64 = costs.iter().map(|&c| f64::from(c)).sum();
-    // Utterances dearer than the cap can lift the mean above it.
-    let (mut low, mut high) = ((total / fewest as f64).min(cap), cap);
-    for _ in 0..HALVINGS {
-        let middle = 0.5 * (low + high);
-        if cuts(costs, middle).count() <= fewest { high = middle } else { low = middle }
+impl Item {
+    fn plain(utterance: u32, costs: &[Cost]) -> Self {
+        Self { utterance, cost: costs[utterance as usize], rate: SAMPLE_RATE }
     }
-    std::iter::once(0).chain(cuts(costs, high)).collect()
+
+    /// The same played as if recorded at `rate`.
+    fn at_rate(mut self, rate: u32) -> Self {
+        let hz = f64::from(SAMPLE_RATE);
+        let samples = (f64::from(self.cost.seconds) * hz).round() as u64;
+        self.cost.seconds = (len_at_rate(samples, rate) as f64 / hz) as f32;
+        self.rate = rate;
+        self
+    }
 }
 
-/// The end of each run, filling one after the other up to `cap`: no other cut has fewer runs.
-fn cuts(costs: &[f32], cap: f64) -> impl Iterator<Item = u32> {
-    let (mut sum, mut filled) = (0.0, false);
-    let ends = costs.iter().enumerate().filter_map(move |(i, &cost)| {
-        let cost = f64::from(cost);
-        let full = filled && sum + cost > cap;
-        sum = if full { cost } else { sum + cost };
-        filled = true;
-        full.then_some(i as u32)
-    });
-    ends.chain(std::iter::once(costs.len() as u32))
+/// One more than the highest node of `groups`.
+fn nodes(groups: &[Group]) -> usize {
+    groups.iter().map(|group| group.node + 1).max().unwrap_or(1)
 }
 
-impl EpochPlan {
-    /// The plan of one epoch, from nothing. Whoever needs several keeps the [`Layout`].
-    pub fn new(seed: u64, epoch: u64, costs: &[f32], batch_seconds: f64) -> Self {
-        Layout::new(seed, costs, batch_seconds).epoch(epoch)
-    }
-
-    /// The number of steps.
-    pub fn steps(&self) -> usize {
-        self.order.len()
-    }
-
-    /// The utterances of step `step`.
-    ///
-    /// # Panics
-    /// If `step` is not below [`EpochPlan::steps`].
-    pub fn step(&self, step: usize) -> &[u32] {
-        let batch = self.order[step] as usize;
-        &self.utterances[self.cuts[batch] as usize..self.cuts[batch + 1] as usize]
-    }
+/// A component of the mixture: by node, its utterances; and its steps in an epoch.
+#[derive(Debug)]
+struct Component {
+    decks: Vec<(usize, Deck)>,
+    steps: u64,
 }
 
 /// Finds the utterances of any step. Shared by the threads that build batches.
 #[derive(Debug)]
 pub struct Sampler {
-    layout: Layout,
-    /// The last epochs asked for: threads may straddle a boundary.
-    recent: Mutex<VecDeque<(u64, Arc<EpochPlan>)>>,
+    seed: u64,
+    costs: Arc<[Cost]>,
+    components: Vec<Component>,
+    rates: Vec<u32>,
+    nodes: usize,
 }
 
 impl Sampler {
-    /// See [`Layout::new`].
-    pub fn new(seed: u64, costs: &[f32], batch_seconds: f64) -> Self {
-        Self { layout: Layout::new(seed, costs, batch_seconds), recent: Mutex::default() }
+    /// For utterances of `costs`, which `groups` divide.
+    pub fn new(costs: Arc<[Cost]>, groups: &[Group], options: &SamplerOptions) -> Self {
+        let mixed = !options.weights.is_empty();
+        let total: f64 = options.weights.iter().sum();
+        let shares = if mixed { options.weights.iter().map(|w| w / total).collect() } else { vec![1.0] };
+        let decks = |component: usize| -> Vec<(usize, Deck)> {
+            let own = |node| groups.iter().filter(move |g| g.node == node && (!mixed || g.component == component));
+            let deck = |node| (node, Deck::new(&costs, own(node).flat_map(|group| group.ranges.iter())));
+            (0..nodes(groups)).map(deck).filter(|(_, deck)| !deck.is_empty()).collect()
+        };
+        let decks: Vec<_> = (0..shares.len()).map(decks).collect();
+        let by_component: Vec<Vec<&Deck>> = decks.iter().map(|d| d.iter().map(|(_, deck)| deck).collect()).collect();
+        let steps = deck::steps(&by_component, &shares, &costs, options.batch_seconds);
+        let components = decks.into_iter().zip(steps).map(|(decks, steps)| Component { decks, steps });
+        let components = components.filter(|component| component.steps > 0).collect();
+        Self { seed: options.seed, costs, components, rates: options.rates.clone(), nodes: nodes(groups) }
     }
 
-    /// Steps in every epoch.
+    /// Steps in every epoch; of a mixture, its slowest component's. 0 without utterances.
     pub fn steps_per_epoch(&self) -> u64 {
-        self.layout.steps() as u64
+        self.components.iter().map(|component| component.steps).max().unwrap_or(0)
     }
 
-    /// What makes `step`, counted from the start of training. A plan is made when its epoch is first asked for (in time
-    /// linear in the corpus), never those before it.
+    /// What makes `step`, counted from the start of training, in time proportional to its utterances.
     pub fn at(&self, step: u64) -> StepPlan {
         let per_epoch = self.steps_per_epoch().max(1);
-        let (epoch, step_in_epoch) = (step / per_epoch, step % per_epoch);
-        let plan = self.plan(epoch);
-        let utterances = if plan.steps() == 0 { Vec::new() } else { plan.step(step_in_epoch as usize).to_vec() };
-        StepPlan { epoch, step_in_epoch, utterances }
+        let mut nodes = vec![Vec::new(); self.nodes];
+        for (i, component) in self.components.iter().enumerate() {
+            let (epoch, place) = (step / component.steps, step % component.steps);
+            let speeds = self.stream("data.speed", i, epoch);
+            for (node, deck) in &component.decks {
+                let stream = rng::key(self.stream("data.order", i, epoch), *node as u64);
+                let dealt = deck.deal(stream, component.steps, place);
+                nodes[*node].extend(dealt.map(|u| self.perturbed(Item::plain(u, &self.costs), speeds)));
+            }
+        }
+        StepPlan { epoch: step / per_epoch, step_in_epoch: step % per_epoch, nodes }
     }
 
-    fn plan(&self, epoch: u64) -> Arc<EpochPlan> {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, plan)) = recent.iter().find(|(e, _)| *e == epoch) {
-            return plan.clone();
+    /// A stream of draws for purpose `site`.
+    fn stream(&self, site: &str, component: usize, epoch: u64) -> u64 {
+        rng::key(rng::key(rng::key(rng::site(site), self.seed), component as u64), epoch)
+    }
+
+    /// Drawn by the utterance's number: it is known of every utterance on every node, without reading anything.
+    fn perturbed(&self, item: Item, stream: u64) -> Item {
+        let draw = rng::uniform(rng::key(stream, item.utterance.into()));
+        match self.rates.get((draw * self.rates.len() as f64) as usize) {
+            Some(&rate) if rate != SAMPLE_RATE => item.at_rate(rate),
+            _ => item,
         }
-        let plan = Arc::new(self.layout.epoch(epoch));
-        recent.push_back((epoch, plan.clone()));
-        if recent.len() > 2 {
-            recent.pop_front();
-        }
-        plan
     }
 }

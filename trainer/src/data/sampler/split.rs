@@ -1,43 +1,59 @@
 //! A step's utterances over ranks, and a rank's over micro-batches.
 
-/// Divides `utterances` over `world` ranks so that their costs are nearly equal: no two ranks differ by more than the dearest
-/// utterance. Dearest first, each to the rank with least (Graham 1969); ties go to the lower number.
-///
-/// `costs` are those of the corpus: utterance `u` costs `costs[u]`.
-pub fn assign(utterances: &[u32], costs: &[f32], world: usize) -> Vec<Vec<u32>> {
-    let mut loads = vec![(0.0f64, Vec::new()); world.max(1)];
-    for utterance in dearest_first(utterances, costs) {
-        let mut least = 0;
-        for rank in 1..loads.len() {
-            if loads[rank].0 < loads[least].0 {
-                least = rank;
-            }
-        }
-        loads[least].0 += f64::from(costs[utterance as usize]);
-        loads[least].1.push(utterance);
-    }
-    loads.into_iter().map(|(_, slice)| slice).collect()
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::{Cost, Item};
+
+/// What a micro-batch may hold, at most; a single utterance may be dearer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budget {
+    /// Seconds of speech, which encoder frames are proportional to.
+    pub seconds: f64,
+    /// Target tokens; 0 for any number.
+    pub tokens: u64,
 }
 
-/// Divides one rank's `utterances` into micro-batches of at most `cap_seconds`, an utterance dearer than that being one of its
-/// own. Dearest first, each into the first that has room for it.
-pub fn micro_batches(utterances: &[u32], costs: &[f32], cap_seconds: f64) -> Vec<Vec<u32>> {
-    let mut batches: Vec<(f64, Vec<u32>)> = Vec::new();
-    for utterance in dearest_first(utterances, costs) {
-        let cost = f64::from(costs[utterance as usize]);
-        match batches.iter_mut().find(|(sum, _)| *sum + cost <= cap_seconds) {
+impl Budget {
+    fn holds(&self, (seconds, tokens): (f64, u64)) -> bool {
+        seconds <= self.seconds && (self.tokens == 0 || tokens <= self.tokens)
+    }
+}
+
+/// Divides `items` over `world` ranks so that their seconds are nearly equal: no two ranks differ by more than the dearest
+/// utterance. Dearest first, each to the rank with least (Graham 1969); ties go to the lower number.
+pub fn assign(items: &[Item], world: usize) -> Vec<Vec<Item>> {
+    let mut shares = vec![Vec::new(); world];
+    // The bits of floats that are not negative sort as their values do.
+    let mut loads: BinaryHeap<_> = (0..world).map(|rank| Reverse((0.0f64.to_bits(), rank))).collect();
+    for item in dearest_first(items) {
+        let Some(mut least) = loads.peek_mut() else { break };
+        let Reverse((load, rank)) = &mut *least;
+        shares[*rank].push(item);
+        *load = (f64::from_bits(*load) + f64::from(item.cost.seconds)).to_bits();
+    }
+    shares
+}
+
+/// Divides one rank's `items` into micro-batches of at most `budget`, an utterance dearer than that being one of its own. Dearest
+/// first, each into the first that has room for it.
+pub fn micro_batches(items: &[Item], budget: Budget) -> Vec<Vec<Item>> {
+    let mut batches: Vec<((f64, u64), Vec<Item>)> = Vec::new();
+    let with = |sum: (f64, u64), cost: Cost| (sum.0 + f64::from(cost.seconds), sum.1 + u64::from(cost.tokens));
+    for item in dearest_first(items) {
+        match batches.iter_mut().find(|(sum, _)| budget.holds(with(*sum, item.cost))) {
             Some((sum, batch)) => {
-                *sum += cost;
-                batch.push(utterance);
+                *sum = with(*sum, item.cost);
+                batch.push(item);
             }
-            None => batches.push((cost, vec![utterance])),
+            None => batches.push((with((0.0, 0), item.cost), vec![item])),
         }
     }
     batches.into_iter().map(|(_, batch)| batch).collect()
 }
 
-fn dearest_first(utterances: &[u32], costs: &[f32]) -> Vec<u32> {
-    let mut sorted = utterances.to_vec();
-    sorted.sort_unstable_by(|&a, &b| costs[b as usize].total_cmp(&costs[a as usize]).then(a.cmp(&b)));
+fn dearest_first(items: &[Item]) -> Vec<Item> {
+    let mut sorted = items.to_vec();
+    sorted.sort_unstable_by(|a, b| b.cost.seconds.total_cmp(&a.cost.seconds).then(a.utterance.cmp(&b.utterance)));
     sorted
 }

@@ -48,7 +48,7 @@ impl ShardInfo {
 }
 
 impl Index {
-    pub(crate) fn new(shards: Vec<ShardInfo>) -> Self {
+    pub(super) fn new(shards: Vec<ShardInfo>) -> Self {
         let (utterances, samples) = shards.iter().fold((0, 0), |(n, s), x| (n + x.utterances, s + x.samples));
         Self { version: VERSION, utterances, samples, shards }
     }
@@ -72,7 +72,7 @@ impl Index {
     }
 
     /// Writes it into `dir`, completely or not at all.
-    pub(crate) fn write(&self, dir: &Path) -> Result<(), ShardError> {
+    pub(super) fn write(&self, dir: &Path) -> Result<(), ShardError> {
         let path = dir.join(INDEX_FILE);
         let failed = |e: std::io::Error| ShardError::Write { path: path.clone(), reason: e.to_string() };
         let mut text = serde_json::to_string_pretty(self).map_err(|e| failed(e.into()))?;

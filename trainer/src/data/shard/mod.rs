@@ -1,14 +1,19 @@
 //! Feature shards: safetensors files of audio and text, memory-mapped. `docs/shards.md` describes the format.
 
 mod index;
+mod lengths;
+mod map;
 mod reader;
 mod writer;
 
 use std::path::PathBuf;
 
 pub use index::{INDEX_FILE, Index, ShardInfo};
+pub use lengths::{LENGTHS_FILE, LengthTable, Lengths};
+pub use map::say_truncated;
 pub use reader::Shard;
 pub use writer::ShardWriter;
+pub(crate) use writer::write_index;
 
 use super::emotion::Emotion;
 use super::utterance::Utterance;
@@ -97,6 +102,15 @@ pub enum ShardError {
         /// The directory.
         path: PathBuf,
     },
+    /// A directory made before there were tables of lengths.
+    #[error(
+        "{path}: no {LENGTHS_FILE} in this directory, which data.placement = \"node_local\" plans by: make it again with \
+         `echat prepare`"
+    )]
+    NoLengths {
+        /// The directory.
+        path: PathBuf,
+    },
     /// An index that is not what was written.
     #[error("{path}: damaged index: {reason}")]
     BadIndex {
@@ -104,6 +118,14 @@ pub enum ShardError {
         path: PathBuf,
         /// What the parser said, or which shard differs.
         reason: String,
+    },
+    /// A shard and its directory's table of lengths that do not belong together.
+    #[error("{path}: utterance {index} is not as long as {LENGTHS_FILE} says; copy both from where they were prepared")]
+    OtherLengths {
+        /// The shard.
+        path: PathBuf,
+        /// Which utterance of the shard, from 0.
+        index: usize,
     },
     /// The place to write to is taken.
     #[error("{path}: the output directory is not empty; give another, or delete it first")]

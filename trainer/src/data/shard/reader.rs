@@ -1,16 +1,13 @@
 //! Reading a shard through a memory map.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use memmap2::Mmap;
-use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, Metadata};
 
-use super::{COLUMNS, Header, METADATA_KEY, NO_EMOTION, REQUIRED, ShardError, VERSION, checksum};
-use crate::data::Target;
+use super::map::Map;
+use super::{COLUMNS, Header, Lengths, METADATA_KEY, NO_EMOTION, REQUIRED, ShardError, VERSION, checksum};
 use crate::data::audio::SAMPLE_RATE;
 use crate::data::emotion::Emotion;
 use crate::data::utterance::Utterance;
@@ -20,8 +17,7 @@ use crate::data::utterance::Utterance;
 /// Opening reads and verifies the audio offsets (8 bytes an utterance) and checks where the other tables begin and
 /// end; [`Shard::get`] verifies the utterance it returns; [`Shard::verify`] reads everything.
 pub struct Shard {
-    path: PathBuf,
-    map: Mmap,
+    map: Map,
     len: usize,
     audio: Table,
     columns: [Option<Table>; 5],
@@ -44,15 +40,9 @@ struct Table {
 impl Shard {
     /// Opens the shard at `path`.
     pub fn open(path: &Path) -> Result<Self, ShardError> {
-        let unreadable = |source| ShardError::Unreadable { path: path.into(), source };
-        let file = File::open(path).map_err(unreadable)?;
-        // SAFETY: the map is read-only and lives as long as the bytes lent from it; shards are written under another
-        // name and renamed when complete, so nobody changes one in place.
-        #[allow(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) }.map_err(unreadable)?;
-        let (start, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|e| ShardError::Truncated { path: path.into(), reason: e.to_string() })?;
-        let layout = Layout { path, start: start + 8, map_len: map.len(), metadata: &metadata };
+        let map = Map::open(path)?;
+        let (start, metadata) = map.header()?;
+        let layout = Layout::new(&map, start, &metadata);
         let (header, tensors) = layout.header()?;
         let len = usize::try_from(header.utterances).map_err(|_| layout.not_a_shard("impossibly many utterances"))?;
         let crc32 = layout.tensor("crc32", Dtype::U32, Some(len))?;
@@ -64,9 +54,10 @@ impl Shard {
             }
         }
         let emotion = metadata.info("emotion").map(|_| layout.tensor("emotion", Dtype::U8, Some(len))).transpose()?;
-        let shard = Self { path: path.into(), map, len, audio, columns, emotion, crc32, tensors };
+        let shard = Self { map, len, audio, columns, emotion, crc32, tensors };
         shard.verify_tensor("audio_offsets")?;
         shard.check_tables()?;
+        shard.map.release();
         Ok(shard)
     }
 
@@ -82,13 +73,32 @@ impl Shard {
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.map.path()
     }
 
-    /// The number of 16 kHz samples of utterance `index`; 0 for a text-only one.
-    pub fn samples(&self, index: usize) -> usize {
+    /// How long utterance `index` is, from the offsets alone. What is longer than a u32 counts as 2³²-1.
+    pub fn lengths(&self, index: usize) -> Lengths {
+        let length = |table: &Table| {
+            let (start, end) = self.bounds(table, index);
+            u32::try_from(end.saturating_sub(start)).unwrap_or(u32::MAX)
+        };
+        let [_, text, response, _, context] = self.columns.each_ref().map(|table| table.as_ref().map_or(0, length));
+        Lengths { samples: length(&self.audio), text, response, context }
+    }
+
+    /// Has the system read the audio of utterance `index` soon.
+    pub fn will_need(&self, index: usize) {
         let (start, end) = self.bounds(&self.audio, index);
-        end.saturating_sub(start) as usize
+        let byte = |offset: u64| self.audio.values.start + (offset as usize).saturating_mul(self.audio.width);
+        let (start, end) = (byte(start), byte(end).min(self.audio.values.end));
+        if start < end {
+            self.map.will_need(start..end);
+        }
+    }
+
+    /// Takes what was read so far out of this process's memory; it stays in the page cache.
+    pub(crate) fn release(&self) {
+        self.map.release();
     }
 
     /// Utterance `index`, checked against its checksum.
@@ -139,18 +149,6 @@ impl Shard {
         })
     }
 
-    /// Whether utterance `index` has a text, or a response, of at least a byte.
-    pub fn has_target(&self, index: usize, target: Target) -> bool {
-        let table = match target {
-            Target::Text => &self.columns[1],
-            Target::Response => &self.columns[2],
-        };
-        table.as_ref().is_some_and(|table| {
-            let (start, end) = self.bounds(table, index);
-            start < end
-        })
-    }
-
     /// The emotion of utterance `index`.
     pub fn emotion(&self, index: usize) -> Option<Emotion> {
         self.emotion.as_ref().and_then(|range| Emotion::from_id(self.map[range.start + index]))
@@ -167,13 +165,13 @@ impl Shard {
         };
         match self.tensors.iter().any(matches) {
             true => Ok(()),
-            false => Err(ShardError::TensorChecksum { path: self.path.clone(), tensor: name.into() }),
+            false => Err(ShardError::TensorChecksum { path: self.path().into(), tensor: name.into() }),
         }
     }
 
     /// The audio offsets never decrease, and every table begins at 0 and ends where its values do.
     fn check_tables(&self) -> Result<(), ShardError> {
-        let bad = |reason: &str| ShardError::NotAShard { path: self.path.clone(), reason: reason.into() };
+        let bad = |reason: &str| ShardError::NotAShard { path: self.path().into(), reason: reason.into() };
         for table in self.columns.iter().flatten().chain([&self.audio]) {
             let count = (table.values.len() / table.width) as u64;
             if self.offset(table, 0) != 0 || self.offset(table, self.len) != count {
@@ -208,14 +206,11 @@ impl Shard {
     }
 
     fn crc(&self, index: usize) -> u32 {
-        let at = self.crc32.start + 4 * index;
-        let mut bytes = [0; 4];
-        bytes.copy_from_slice(&self.map[at..at + 4]);
-        u32::from_le_bytes(bytes)
+        u32_at(&self.map[self.crc32.clone()], index)
     }
 
     fn damaged(&self, index: usize, reason: &str) -> ShardError {
-        ShardError::Utterance { path: self.path.clone(), index, reason: reason.into() }
+        ShardError::Utterance { path: self.path().into(), index, reason: reason.into() }
     }
 }
 
@@ -223,6 +218,12 @@ fn u64_at(table: &[u8], i: usize) -> u64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&table[8 * i..8 * i + 8]);
     u64::from_le_bytes(bytes)
+}
+
+pub(super) fn u32_at(table: &[u8], i: usize) -> u32 {
+    let mut bytes = [0; 4];
+    bytes.copy_from_slice(&table[4 * i..4 * i + 4]);
+    u32::from_le_bytes(bytes)
 }
 
 /// Little-endian bytes as samples: where they lie, if the machine can read them so.
@@ -234,7 +235,7 @@ fn samples(bytes: &[u8]) -> Cow<'_, [i16]> {
 }
 
 /// Finds tensors in a mapped safetensors file.
-struct Layout<'a> {
+pub(super) struct Layout<'a> {
     path: &'a Path,
     /// Where the data begin.
     start: usize,
@@ -242,14 +243,19 @@ struct Layout<'a> {
     metadata: &'a Metadata,
 }
 
-impl Layout<'_> {
-    fn not_a_shard(&self, reason: impl Into<String>) -> ShardError {
+impl<'a> Layout<'a> {
+    /// Of `map`, whose data begin at `start`.
+    pub(super) fn new(map: &'a Map, start: usize, metadata: &'a Metadata) -> Self {
+        Self { path: map.path(), start, map_len: map.len(), metadata }
+    }
+
+    pub(super) fn not_a_shard(&self, reason: impl Into<String>) -> ShardError {
         ShardError::NotAShard { path: self.path.into(), reason: reason.into() }
     }
 
     /// Our own header, and every tensor with its checksum.
     #[allow(clippy::type_complexity)]
-    fn header(&self) -> Result<(Header, Vec<(String, Range<usize>, u32)>), ShardError> {
+    pub(super) fn header(&self) -> Result<(Header, Vec<(String, Range<usize>, u32)>), ShardError> {
         let json = self.metadata.metadata().as_ref().and_then(|m| m.get(METADATA_KEY));
         let json = json.ok_or_else(|| self.not_a_shard(format!("its metadata has no `{METADATA_KEY}`")))?;
         #[derive(serde::Deserialize)]
@@ -287,7 +293,7 @@ impl Layout<'_> {
     }
 
     /// The bytes of tensor `name`, which is `dtype` of `len` elements (any number if `None`).
-    fn tensor(&self, name: &str, dtype: Dtype, len: Option<usize>) -> Result<Range<usize>, ShardError> {
+    pub(super) fn tensor(&self, name: &str, dtype: Dtype, len: Option<usize>) -> Result<Range<usize>, ShardError> {
         let range = self.range(name)?;
         let info = self.metadata.info(name);
         let fits = info

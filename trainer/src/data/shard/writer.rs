@@ -53,9 +53,7 @@ impl ShardWriter {
     /// Writes what is left, and the index.
     pub fn finish(self) -> Result<Index, ShardError> {
         let dir = self.dir.clone();
-        let index = Index::new(self.finish_part()?);
-        index.write(&dir)?;
-        Ok(index)
+        write_index(&dir, self.finish_part()?)
     }
 
     /// Writes what is left, without an index.
@@ -84,6 +82,14 @@ impl ShardWriter {
         self.shards.push(ShardInfo { file: name, utterances, samples });
         Ok(())
     }
+}
+
+/// Makes `dir`, which holds `shards`, a corpus: writes the table of lengths and, last, the index.
+pub(crate) fn write_index(dir: &Path, shards: Vec<ShardInfo>) -> Result<Index, ShardError> {
+    let index = Index::new(shards);
+    super::lengths::write(dir, &index)?;
+    index.write(dir)?;
+    Ok(index)
 }
 
 /// A shard in memory: every tensor as its little-endian bytes.

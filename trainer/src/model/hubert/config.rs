@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::mask::Spans;
 use super::{HubertConfigError, Result};
 use crate::config::section;
 use crate::nn::Activation;
@@ -31,6 +32,12 @@ section! {
         pub mask_time_length: Option<usize> = None,
         /// The fewest spans masked in an utterance.
         pub mask_time_min_masks: Option<usize> = None,
+        /// Expected share of features masked in training, whole spans of them for an utterance at a time; 0 masks none.
+        pub mask_feature_prob: Option<f64> = None,
+        /// Features in a masked span.
+        pub mask_feature_length: Option<usize> = None,
+        /// The fewest spans of features masked in an utterance.
+        pub mask_feature_min_masks: Option<usize> = None,
         /// Keep only each layer's input for backward and compute the layer again: less memory, a third more arithmetic.
         pub recompute: bool = false,
         /// Let the embedding that enters the first Transformer layer join the layer sums.
@@ -75,6 +82,9 @@ pub struct HubertConfig {
     pub mask_time_prob: f64,
     pub mask_time_length: usize,
     pub mask_time_min_masks: usize,
+    pub mask_feature_prob: f64,
+    pub mask_feature_length: usize,
+    pub mask_feature_min_masks: usize,
     #[serde(skip)]
     pub recompute: bool,
     #[serde(skip)]
@@ -128,6 +138,9 @@ impl Default for HubertConfig {
             mask_time_prob: 0.05,
             mask_time_length: 10,
             mask_time_min_masks: 2,
+            mask_feature_prob: 0.0,
+            mask_feature_length: 10,
+            mask_feature_min_masks: 0,
             recompute: false,
             include_cnn_embedding: false,
             do_normalize: false,
@@ -167,15 +180,31 @@ impl HubertConfig {
         self.activation_dropout = rate("activation_dropout", run.activation_dropout, self.activation_dropout)?;
         self.feat_proj_dropout = rate("feat_proj_dropout", run.feat_proj_dropout, self.feat_proj_dropout)?;
         self.layerdrop = rate("layerdrop", run.layerdrop, self.layerdrop)?;
-        let masked = if self.apply_spec_augment { self.mask_time_prob } else { 0.0 };
-        self.mask_time_prob = rate("mask_time_prob", run.mask_time_prob, masked)?;
+        let masked = |prob: f64| if self.apply_spec_augment { prob } else { 0.0 };
+        let (time, features) = (masked(self.mask_time_prob), masked(self.mask_feature_prob));
+        self.mask_time_prob = rate("mask_time_prob", run.mask_time_prob, time)?;
+        self.mask_feature_prob = rate("mask_feature_prob", run.mask_feature_prob, features)?;
         self.mask_time_length = run.mask_time_length.unwrap_or(self.mask_time_length);
+        self.mask_feature_length = run.mask_feature_length.unwrap_or(self.mask_feature_length);
+        self.mask_feature_min_masks = run.mask_feature_min_masks.unwrap_or(self.mask_feature_min_masks);
         if self.mask_time_length == 0 {
             return Err(HubertConfigError::Setting { key: "mask_time_length", value: 0.0, reason: "at least 1 frame" });
+        }
+        let most = if self.mask_feature_prob > 0.0 { self.hidden_size } else { usize::MAX };
+        if !(1..=most).contains(&self.mask_feature_length) {
+            let (key, value) = ("mask_feature_length", self.mask_feature_length as f64);
+            return Err(HubertConfigError::Setting { key, value, reason: "from 1 to the encoder's hidden_size" });
         }
         self.mask_time_min_masks = run.mask_time_min_masks.unwrap_or(self.mask_time_min_masks);
         (self.recompute, self.include_cnn_embedding) = (run.recompute, run.include_cnn_embedding);
         Ok(())
+    }
+
+    /// The spans of features masked in training.
+    pub(super) fn feature_mask(&self) -> Spans {
+        let Self { mask_feature_prob: prob, mask_feature_length: length, mask_feature_min_masks: min_masks, .. } =
+            *self;
+        Spans { prob, length, min_masks }
     }
 
     /// How many tensors the layer sums take: the Transformer layers, and the embedding if configured.

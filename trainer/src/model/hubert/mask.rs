@@ -1,4 +1,4 @@
-//! Time masking: spans of frames replaced by a learned embedding in training.
+//! Masking in training, as SpecAugment does it: spans of frames replaced by a learned embedding, spans of features set to zero.
 
 use std::collections::BTreeSet;
 
@@ -8,30 +8,41 @@ use crate::autograd::StepRng;
 use crate::nn::Packed;
 
 /// transformers' `_compute_mask_indices` in distribution, drawn per utterance: `⌊prob·len/length + u⌋` spans, at least `min_masks`,
-/// at distinct starts, possibly overlapping. An utterance shorter than a span is left alone.
+/// at distinct starts, possibly overlapping. An axis shorter than a span is left alone.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct TimeMask {
+pub(super) struct Spans {
     pub prob: f64,
     pub length: usize,
     pub min_masks: usize,
 }
 
-impl TimeMask {
+impl Spans {
     /// The masked rows of a packed batch, in increasing order.
     pub fn rows(&self, step: StepRng, frames: &Packed) -> Vec<u32> {
         let streams = step.streams(rng::site("encoder.mask_time"), &frames.samples);
-        let mut rows = Vec::new();
-        for (range, stream) in frames.seq.ranges().zip(streams) {
-            let mut next = 0;
-            for start in self.starts(range.len(), stream) {
-                rows.extend((start.max(next)..start + self.length).map(|frame| (range.start + frame) as u32));
-                next = start + self.length;
-            }
-        }
-        rows
+        let masked = |(range, stream): (std::ops::Range<usize>, u64)| {
+            self.places(range.len(), stream).map(move |frame| (range.start + frame) as u32)
+        };
+        frames.seq.ranges().zip(streams).flat_map(masked).collect()
     }
 
-    /// Distinct starts of spans within `len` frames, in increasing order.
+    /// The masked columns of each sequence of a packed batch of `width` features, in increasing order.
+    pub fn columns(&self, step: StepRng, frames: &Packed, width: usize) -> Vec<Vec<u32>> {
+        let streams = step.streams(rng::site("encoder.mask_feature"), &frames.samples);
+        streams.into_iter().map(|stream| self.places(width, stream).map(|column| column as u32).collect()).collect()
+    }
+
+    /// What is masked of `len` places, in increasing order.
+    fn places(&self, len: usize, stream: u64) -> impl Iterator<Item = usize> {
+        let (length, mut next) = (self.length, 0);
+        self.starts(len, stream).into_iter().flat_map(move |start| {
+            let span = start.max(next)..start + length;
+            next = span.end;
+            span
+        })
+    }
+
+    /// Distinct starts of spans within `len` places, in increasing order.
     fn starts(&self, len: usize, stream: u64) -> BTreeSet<usize> {
         let candidates = (len + 1).saturating_sub(self.length);
         let rounding = rng::uniform(rng::key(stream, 0));
@@ -60,7 +71,7 @@ mod tests {
 
     #[test]
     fn masks_follow_the_sample_not_the_packing() {
-        let mask = TimeMask { prob: 0.5, length: 4, min_masks: 2 };
+        let mask = Spans { prob: 0.5, length: 4, min_masks: 2 };
         let step = StepRng::new(3, 9);
         let alone = mask.rows(step, &packed(&[50], &[7]));
         let among = mask.rows(step, &packed(&[21, 0, 50, 3], &[1, 2, 7, 4]));
@@ -75,7 +86,7 @@ mod tests {
     #[test]
     fn the_number_of_spans_and_masked_frames_is_as_in_transformers() {
         // E[spans] = prob·len/length; starts uniform over len - length + 1.
-        let mask = TimeMask { prob: 0.3, length: 10, min_masks: 0 };
+        let mask = Spans { prob: 0.3, length: 10, min_masks: 0 };
         let (len, trials) = (105, 20_000);
         let (mut spans, mut first_half) = (0usize, 0usize);
         for sample in 0..trials {
@@ -92,9 +103,29 @@ mod tests {
 
     #[test]
     fn the_minimum_holds_where_spans_fit() {
-        let mask = TimeMask { prob: 0.0, length: 10, min_masks: 2 };
+        let mask = Spans { prob: 0.0, length: 10, min_masks: 2 };
         for (len, expected) in [(9, 0), (10, 1), (19, 1), (20, 2), (500, 2)] {
             assert_eq!(mask.starts(len, 5).len(), expected, "{len} frames");
+        }
+    }
+
+    #[test]
+    fn columns_follow_the_sample_and_are_spans() {
+        let mask = Spans { prob: 0.4, length: 4, min_masks: 1 };
+        let columns = |samples: &[u64]| {
+            let lens: Vec<usize> = samples.iter().map(|s| *s as usize % 3).collect();
+            mask.columns(StepRng::new(3, 9), &packed(&lens, samples), 33)
+        };
+        let (alone, among) = (columns(&[7]), columns(&[1, 7, 2]));
+        assert_eq!(alone[0], among[1]);
+        assert_ne!(among[0], among[1]);
+        for masked in &among {
+            assert!(
+                masked.len() >= 4 && masked.is_sorted_by(|a, b| a < b) && masked.iter().all(|&c| c < 33),
+                "{masked:?}"
+            );
+            let alone = |c: &&u32| !masked.contains(&(*c + 1)) && (**c == 0 || !masked.contains(&(*c - 1)));
+            assert_eq!(masked.iter().find(alone), None, "spans of 4: {masked:?}");
         }
     }
 }

@@ -1,8 +1,7 @@
 //! The speech encoder: Hugging Face `HubertModel`, on packed utterances.
 //!
 //! Source: transformers `models/hubert/modeling_hubert.py`; `config.json` decides between the base layout (group norm in the first
-//! convolution, norms after each block) and the large one (layer norms, norms before each block). Masking along the feature axis
-//! (`mask_feature_prob`) is not applied.
+//! convolution, norms after each block) and the large one (layer norms, norms before each block).
 
 mod config;
 mod error;
@@ -20,16 +19,16 @@ pub use self::config::{EncoderConfig, FeatExtractNorm, HubertConfig};
 pub use self::error::{HubertConfigError, Result};
 use self::frontend::{ConvLayer, Projection};
 use self::layer::Layer;
-use self::mask::TimeMask;
+use self::mask::Spans;
 use super::weights::{self, Init, Loaded, Loader, Manifest, write_json};
 use crate::autograd::{self, Param, Tape, Var};
-use crate::nn::{self, Dropout, LayerNorm, Packed, PosConv, SeqLens, replace_rows};
+use crate::nn::{self, Dropout, LayerNorm, Packed, PosConv, SeqLens, replace_rows, zero_columns};
 
 /// A HuBERT encoder.
 pub struct Hubert {
     convs: Vec<Rc<ConvLayer>>,
     projection: Projection,
-    masking: Option<(TimeMask, Param)>,
+    masking: Option<(Spans, Param)>,
     pos_conv: PosConv,
     norm: LayerNorm,
     dropout: Dropout,
@@ -108,12 +107,18 @@ impl Hubert {
         Ok(Encoded { layers, cnn, packed: frames })
     }
 
-    fn mask(&self, tape: &Tape, x: Var, frames: &Packed) -> autograd::Result<Var> {
-        let (Some((mask, embedding)), Some(step)) = (&self.masking, tape.rng()) else { return Ok(x) };
-        if mask.prob == 0.0 {
-            return Ok(x);
+    /// Frames are masked first, as in `_mask_hidden_states`: of a masked frame too the masked features are zero.
+    fn mask(&self, tape: &Tape, mut x: Var, frames: &Packed) -> autograd::Result<Var> {
+        let Some(step) = tape.rng() else { return Ok(x) };
+        if let Some((mask, embedding)) = self.masking.as_ref().filter(|(mask, _)| mask.prob > 0.0) {
+            x = replace_rows(tape, &x, mask.rows(step, frames).into(), &tape.param(embedding))?;
         }
-        replace_rows(tape, &x, mask.rows(step, frames).into(), &tape.param(embedding))
+        let features = self.config.feature_mask();
+        if features.prob > 0.0 {
+            let columns = features.columns(step, frames, self.config.hidden_size);
+            x = zero_columns(tape, &x, &frames.seq, columns.into())?;
+        }
+        Ok(x)
     }
 
     /// Adds the positions.
@@ -182,14 +187,14 @@ impl Hubert {
 }
 
 /// The mask and its embedding, where the files have one or the run masks.
-fn load_masking(config: &HubertConfig, loader: &Loader) -> weights::Result<Option<(TimeMask, Param)>> {
+fn load_masking(config: &HubertConfig, loader: &Loader) -> weights::Result<Option<(Spans, Param)>> {
     if config.mask_time_prob == 0.0 && !loader.contains("masked_spec_embed") {
         return Ok(None);
     }
     let init = Init::Uniform { low: 0.0, high: 1.0 };
     let embedding = loader.optional("masked_spec_embed", &[config.hidden_size], init)?;
     let HubertConfig { mask_time_prob: prob, mask_time_length: length, mask_time_min_masks: min_masks, .. } = *config;
-    Ok(Some((TimeMask { prob, length, min_masks }, embedding)))
+    Ok(Some((Spans { prob, length, min_masks }, embedding)))
 }
 
 /// As fairseq initialises it: v normal with std √(4/(k·d)), g its norm, no bias.
