@@ -2,6 +2,7 @@
 
 mod chat;
 mod config;
+mod data;
 mod eval;
 mod export;
 mod prepare;
@@ -32,6 +33,7 @@ pub struct Cli {
 enum Command {
     Config(config::ConfigArgs),
     Prepare(prepare::PrepareArgs),
+    Data(data::DataArgs),
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Chat(chat::ChatArgs),
@@ -65,6 +67,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     let result = match cli.command {
         Command::Config(args) => config::run::<crate::config::RunConfig>(&args),
         Command::Prepare(args) => prepare::run(args),
+        Command::Data(args) => data::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Chat(args) => chat::run(&args),

@@ -71,7 +71,7 @@ pub struct TextArgs {
     pub text_spaces: Option<Spaces>,
 }
 
-fn shard_mib(text: &str) -> Result<usize, String> {
+pub(super) fn shard_mib(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(mib @ 1..=65_536) => Ok(mib),
         _ => Err("it must be a whole number from 1 to 65536".into()),
