@@ -58,7 +58,7 @@ fn loader_options(rank: usize, world: usize, threads: usize) -> LoaderOptions {
 }
 
 fn steps((corpus, sampler): &(Arc<Corpus>, Arc<Sampler>), options: &LoaderOptions, from: u64) -> Vec<Step> {
-    let loader = Loader::new(corpus.clone(), sampler.clone(), options, from..STEPS).unwrap();
+    let loader = Loader::new(corpus.clone(), None, sampler.clone(), options, from..STEPS).unwrap();
     loader.map(Result::unwrap).collect()
 }
 
@@ -116,7 +116,7 @@ fn an_epoch_is_complete_and_its_figures_are_global() {
     let dir = TempDir::new().unwrap();
     let (corpus, sampler) = corpus(&shards(&dir));
     let per_epoch = sampler.steps_per_epoch();
-    let loader = Loader::new(corpus.clone(), sampler, &loader_options(1, 2, 2), 0..2 * per_epoch).unwrap();
+    let loader = Loader::new(corpus.clone(), None, sampler, &loader_options(1, 2, 2), 0..2 * per_epoch).unwrap();
     let steps: Vec<Step> = loader.map(Result::unwrap).collect();
     for epoch in 0..2 {
         let of_epoch = || steps.iter().filter(|s| s.epoch == epoch);
@@ -134,7 +134,8 @@ fn dropping_a_loader_ends_its_threads() {
     let (corpus, sampler) = corpus(&shards(&dir));
     let begun = Instant::now();
     for take in [0, 1, 3] {
-        let mut loader = Loader::new(corpus.clone(), sampler.clone(), &loader_options(0, 1, 3), 0..u64::MAX).unwrap();
+        let mut loader =
+            Loader::new(corpus.clone(), None, sampler.clone(), &loader_options(0, 1, 3), 0..u64::MAX).unwrap();
         assert_eq!(loader.by_ref().take(take).filter(Result::is_ok).count(), take);
         drop(loader);
         // Threads own clones of both.
@@ -154,7 +155,7 @@ fn a_damaged_shard_ends_the_loader_with_an_error() {
     fs::write(&path, bytes).unwrap();
     let (corpus, sampler) = corpus(&out);
     let epoch = sampler.steps_per_epoch();
-    let results: Vec<_> = Loader::new(corpus, sampler, &loader_options(0, 1, 2), 0..epoch).unwrap().collect();
+    let results: Vec<_> = Loader::new(corpus, None, sampler, &loader_options(0, 1, 2), 0..epoch).unwrap().collect();
     let (last, before) = results.split_last().unwrap();
     assert!(before.iter().all(Result::is_ok));
     assert!(matches!(last, Err(LoaderError::Corpus(CorpusError::Shard(_)))), "{last:?}");
@@ -191,7 +192,7 @@ fn unreadable_recordings_are_skipped_and_listed_once_found() {
     let (corpus, sampler) = corpus(&manifest(&dir, 1));
     // Over three epochs it is still one utterance.
     let steps = 0..3 * sampler.steps_per_epoch();
-    let loader = Loader::new(corpus, sampler, &loader_options(0, 1, 2), steps).unwrap();
+    let loader = Loader::new(corpus, None, sampler, &loader_options(0, 1, 2), steps).unwrap();
     let steps: Vec<Step> = loader.map(Result::unwrap).collect();
     let skipped: Vec<_> = steps.iter().flat_map(|s| &s.skipped).collect();
     assert_eq!(skipped.len(), 3);
@@ -204,7 +205,7 @@ fn too_many_unreadable_recordings_are_an_error() {
     let dir = TempDir::new().unwrap();
     let (corpus, sampler) = corpus(&manifest(&dir, 4));
     let steps = 0..sampler.steps_per_epoch();
-    let mut results = Loader::new(corpus, sampler, &loader_options(0, 1, 2), steps).unwrap();
+    let mut results = Loader::new(corpus, None, sampler, &loader_options(0, 1, 2), steps).unwrap();
     let error = results.find_map(Result::err).expect("no error");
     let LoaderError::Corpus(CorpusError::TooManyBad { bad, total: 30, .. }) = error else { panic!("{error}") };
     assert!((2..=4).contains(&bad));
@@ -217,7 +218,8 @@ fn more_ranks_than_utterances_leave_some_without_batches() {
     let (corpus, sampler) = corpus(&shards(&dir));
     let counts: Vec<usize> = (0..100)
         .map(|rank| {
-            let mut loader = Loader::new(corpus.clone(), sampler.clone(), &loader_options(rank, 100, 1), 0..1).unwrap();
+            let mut loader =
+                Loader::new(corpus.clone(), None, sampler.clone(), &loader_options(rank, 100, 1), 0..1).unwrap();
             loader.next().unwrap().unwrap().batches.len()
         })
         .collect();

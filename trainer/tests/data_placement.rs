@@ -105,7 +105,7 @@ fn nodes_with_different_shards_plan_alike_and_read_their_own() {
             prefetch: 2,
             threads: 2,
         };
-        let loader = Loader::new(corpora[rank].clone(), samplers[rank].clone(), &options, 0..steps).unwrap();
+        let loader = Loader::new(corpora[rank].clone(), None, samplers[rank].clone(), &options, 0..steps).unwrap();
         ids.extend(loader.flat_map(|step| step.unwrap().batches).flat_map(|batch| batch.ids));
     }
     assert_eq!(ids.len(), 58);

@@ -12,7 +12,7 @@ use echat::data::text::{Layout, Part};
 use echat::dist::{Solo, World};
 use echat::model::connector::ConnectorConfig;
 use echat::model::decoder::DecoderConfig;
-use echat::model::echat::{Batch, Built, ModelConfig, Sections};
+use echat::model::echat::{Batch, Built, ModelConfig, Sections, Speech};
 use echat::model::hubert::EncoderConfig;
 use echat::nn::{Packed, SeqLens};
 use echat::train::{LossScale, Sums, TrainGroup, Work, accumulate};
@@ -67,7 +67,7 @@ fn batch(g: &HashMap<String, Tensor>, keep: &[usize], emotion: bool) -> Batch {
     let samples: Arc<[u64]> = keep.iter().map(|&i| i as u64).collect();
     Batch {
         ids: Vec::new(),
-        wave: Some(Tensor::from_vec(packed, (seq.total(), 1), &Device::Cpu).unwrap()),
+        speech: Speech::Waves(Tensor::from_vec(packed, (seq.total(), 1), &Device::Cpu).unwrap()),
         packed: Packed { seq, samples },
         contexts: Vec::new(),
         targets: keep.iter().map(|&i| targets[i].iter().map(|&t| t as u32).chain([2]).collect()).collect(),

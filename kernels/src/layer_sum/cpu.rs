@@ -1,52 +1,55 @@
-use crate::{parallel, simd};
+use crate::{SeqLens, mean_pool, parallel, simd};
 
-/// Elements per piece of work: a piece of both sums stays in the first-level cache while the layers stream by.
+/// Elements per piece of work: a piece of the sum stays in the first-level cache while the layers stream by.
 const PIECE: usize = 2048;
 
-/// Both sums of `layers` by softmaxed `weights`; empty where there are no weights.
-pub fn forward(layers: &[&[f32]], weights: &[Option<Vec<f64>>; 2]) -> [Vec<f32>; 2] {
-    let len = layers[0].len();
-    let narrow = |w: &Option<Vec<f64>>| w.as_ref().map(|w| w.iter().map(|&x| x as f32).collect::<Vec<f32>>());
-    let (first, second) = (narrow(&weights[0]), narrow(&weights[1]));
-    let mut sums = [&first, &second].map(|w| vec![0.0f32; if w.is_some() { len } else { 0 }]);
-    let [a, b] = &mut sums;
-    let mut b_pieces = b.chunks_mut(PIECE);
-    let pieces: Vec<_> = a.chunks_mut(PIECE).map(|a| (a, b_pieces.next().unwrap_or_default())).collect();
-    parallel::for_each(pieces, len * layers.len(), |i, (a, b): (&mut [f32], &mut [f32])| {
+/// The sum of `layers` by softmaxed `weights`.
+pub fn sum(layers: &[&[f32]], weights: &[f64]) -> Vec<f32> {
+    let weights: Vec<f32> = weights.iter().map(|&w| w as f32).collect();
+    let mut sum = vec![0.0f32; layers[0].len()];
+    let work = sum.len() * layers.len();
+    parallel::for_each(sum.chunks_mut(PIECE).collect(), work, |i, piece: &mut [f32]| {
         simd::run(
             #[inline(always)]
             || {
-                for (l, layer) in layers.iter().enumerate() {
-                    let x = &layer[i * PIECE..][..a.len()];
-                    if let Some(w) = &first {
-                        add_scaled(a, x, w[l]);
-                    }
-                    if let Some(w) = &second {
-                        add_scaled(b, x, w[l]);
-                    }
+                for (layer, &w) in layers.iter().zip(&weights) {
+                    add_scaled(piece, &layer[i * PIECE..][..piece.len()], w);
                 }
             },
         );
     });
-    sums
+    sum
 }
 
-/// One sum's part in backward.
-pub struct Side<'a> {
+/// The mean of each layer over each sequence's rows, `[L, n, d]`.
+pub fn means(layers: &[&[f32]], seq: &SeqLens, d: usize) -> Vec<f32> {
+    let mut means = Vec::with_capacity(layers.len() * seq.count() * d);
+    layers.iter().for_each(|layer| means.extend(mean_pool::cpu::forward(layer, seq, d)));
+    means
+}
+
+/// What comes back through the sum.
+pub struct FromSum<'a> {
     /// The gradient of the sum.
     pub grad: &'a [f32],
-    /// Its softmaxed weights.
+    /// The softmaxed weights.
     pub weights: &'a [f64],
     /// Whether the raw weights' gradient is wanted.
     pub dots: bool,
 }
 
-/// The gradients of the layers (empty unless `want_layers`) and, per side, of the raw weights.
-pub fn backward(sides: &[Side], layers: &[&[f32]], len: usize, want_layers: bool) -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
+/// The gradients of the layers (empty unless `want_layers`) and of the raw weights.
+pub fn backward(
+    from_sum: Option<&FromSum>,
+    layers: &[&[f32]],
+    len: usize,
+    want_layers: bool,
+) -> (Vec<Vec<f32>>, Vec<f32>) {
     let count = layers.len();
     let mut d_layers = vec![vec![0.0f32; len]; if want_layers { count } else { 0 }];
+    let Some(from_sum) = from_sum else { return (d_layers, vec![0.0; count]) };
     let mut pieces: Vec<(Vec<&mut [f32]>, Vec<f64>)> =
-        (0..len.div_ceil(PIECE)).map(|_| (Vec::new(), vec![0.0; sides.len() * count])).collect();
+        (0..len.div_ceil(PIECE)).map(|_| (Vec::new(), vec![0.0; count])).collect();
     for d_layer in &mut d_layers {
         for (piece, chunk) in pieces.iter_mut().zip(d_layer.chunks_mut(PIECE)) {
             piece.0.push(chunk);
@@ -55,40 +58,48 @@ pub fn backward(sides: &[Side], layers: &[&[f32]], len: usize, want_layers: bool
     parallel::for_each(pieces.iter_mut().collect(), len * count, |i, (d_layers, dots)| {
         simd::run(
             #[inline(always)]
-            || piece_backward(sides, layers, i * PIECE..len.min((i + 1) * PIECE), d_layers, dots),
+            || piece_backward(from_sum, layers, i * PIECE..len.min((i + 1) * PIECE), d_layers, dots),
         );
     });
-    let d_raw = sides.iter().enumerate().map(|(s, side)| {
-        let dw: Vec<f64> =
-            (0..count).map(|l| pieces.iter().map(|(_, dots)| dots[s * count + l]).sum::<f64>()).collect();
-        // Through the softmax: draw_l = w_l (dw_l - sum_m w_m dw_m).
-        let mean: f64 = side.weights.iter().zip(&dw).map(|(w, dw)| w * dw).sum();
-        side.weights.iter().zip(&dw).map(|(w, dw)| (w * (dw - mean)) as f32).collect()
-    });
-    let d_raw = d_raw.collect();
+    let dw: Vec<f64> = (0..count).map(|l| pieces.iter().map(|(_, dots)| dots[l]).sum::<f64>()).collect();
+    // Through the softmax: draw_l = w_l (dw_l - sum_m w_m dw_m).
+    let mean: f64 = from_sum.weights.iter().zip(&dw).map(|(w, dw)| w * dw).sum();
+    let d_raw = from_sum.weights.iter().zip(&dw).map(|(w, dw)| (w * (dw - mean)) as f32).collect();
     drop(pieces);
     (d_layers, d_raw)
 }
 
 #[inline(always)]
 fn piece_backward(
-    sides: &[Side],
+    from_sum: &FromSum,
     layers: &[&[f32]],
     at: std::ops::Range<usize>,
     d_layers: &mut [&mut [f32]],
     dots: &mut [f64],
 ) {
+    let grad = &from_sum.grad[at.clone()];
     for (l, layer) in layers.iter().enumerate() {
-        for (s, side) in sides.iter().enumerate() {
-            let grad = &side.grad[at.clone()];
-            if side.dots {
-                dots[s * layers.len() + l] = f64::from(simd::dot(grad, &layer[at.clone()]));
-            }
-            if let Some(d_layer) = d_layers.get_mut(l) {
-                add_scaled(d_layer, grad, side.weights[l] as f32);
-            }
+        if from_sum.dots {
+            dots[l] = f64::from(simd::dot(grad, &layer[at.clone()]));
+        }
+        if let Some(d_layer) = d_layers.get_mut(l) {
+            add_scaled(d_layer, grad, from_sum.weights[l] as f32);
         }
     }
+}
+
+/// Adds to `d_layers` (none if they are not wanted) what comes back through the means, `grad` `[L, n, d]`.
+pub fn add_from_means(d_layers: &mut [Vec<f32>], grad: &[f32], seq: &SeqLens, d: usize) {
+    let work = d_layers.len() * seq.total() * d;
+    parallel::for_each(d_layers.iter_mut().collect(), work, |l, d_layer: &mut Vec<f32>| {
+        for (i, rows) in seq.ranges().enumerate() {
+            let scale = 1.0 / rows.len().max(1) as f32;
+            let mean = &grad[(l * seq.count() + i) * d..][..d];
+            for row in d_layer[rows.start * d..rows.end * d].chunks_exact_mut(d.max(1)) {
+                add_scaled(row, mean, scale);
+            }
+        }
+    });
 }
 
 #[inline(always)]

@@ -1,13 +1,15 @@
-//! Two weighted sums over an encoder's layers in one read of them (E-chat: one for the words, one for the emotion).
+//! The weighted sum over an encoder's layers, and each layer's mean over time, in one read of them.
 //!
-//! `y = sum_l softmax(w)_l x_l` for two vectors `w` of L raw scalars; the second is optional.
+//! `y = sum_l softmax(w)_l x_l` for a vector `w` of L raw scalars. E-chat has two such sums: one for the words, kept as it is, and one for the
+//! emotion, of which only the mean over time is wanted. Mean and sum commute, so the second is the sum of the layers' means: what depends on its weights
+//! is a few rows instead of all frames, and a frozen encoder's features can be kept without knowing them.
 
 mod cpu;
 pub mod reference;
 
 use candle_core::{DType, Tensor};
 
-use crate::{Error, Result, tensor};
+use crate::{Error, Result, SeqLens, tensor};
 
 const OP: &str = "layer_sum";
 
@@ -16,10 +18,8 @@ const OP: &str = "layer_sum";
 pub struct Needs {
     /// Those of the layers.
     pub layers: bool,
-    /// That of the speech sum's raw weights.
-    pub speech: bool,
-    /// That of the emotion sum's raw weights.
-    pub emotion: bool,
+    /// That of the raw weights.
+    pub weights: bool,
 }
 
 /// What [`backward`] computed: exactly what was asked for.
@@ -28,66 +28,61 @@ pub struct Grads {
     /// L × [t, d], in the layers' dtype.
     pub layers: Option<Vec<Tensor>>,
     /// [L] f32.
-    pub speech: Option<Tensor>,
-    /// [L] f32.
-    pub emotion: Option<Tensor>,
+    pub weights: Option<Tensor>,
 }
 
-/// The sums of `layers` (L × [t, d]) by the raw weights `speech` [L] f32 and, if given, `emotion` [L] f32: each [t, d].
-pub fn forward(layers: &[Tensor], speech: &Tensor, emotion: Option<&Tensor>) -> Result<(Tensor, Option<Tensor>)> {
-    let (t, d) = check(layers, &[Some(speech), emotion])?;
+/// The sum of `layers` (L × [t, d]) by the raw `weights` [L] f32: [t, d]; and if `seq` says which rows belong together, the mean of each
+/// layer over each sequence's rows: [L, n, d].
+pub fn forward(layers: &[Tensor], weights: &Tensor, seq: Option<&SeqLens>) -> Result<(Tensor, Option<Tensor>)> {
+    let (t, d) = check(layers, weights, seq)?;
     let dtype = layers[0].dtype();
     let read = layers.iter().map(|x| tensor::read(OP, x)).collect::<Result<Vec<_>>>()?;
     let slices: Vec<&[f32]> = read.iter().map(|x| &**x).collect();
-    let weights = [Some(softmax(speech)?), emotion.map(softmax).transpose()?];
-    let [speech, emotion] = cpu::forward(&slices, &weights);
-    let write = |values: Vec<f32>| tensor::write(OP, values, (t, d), dtype);
-    Ok((write(speech)?, weights[1].as_ref().map(|_| write(emotion)).transpose()?))
+    let sum = tensor::write(OP, cpu::sum(&slices, &softmax(weights)?), (t, d), dtype)?;
+    let means = |seq: &SeqLens| tensor::write(OP, cpu::means(&slices, seq, d), (layers.len(), seq.count(), d), dtype);
+    Ok((sum, seq.map(means).transpose()?))
 }
 
-/// The gradients `needs` names, from those of the sums, `grad_speech` and `grad_emotion` [t, d]: `None` counts as zeros.
+/// The gradients `needs` names, from those of the sum, `grad` [t, d], and of the means, `grad_means` [L, n, d]: `None` counts as
+/// zeros.
 pub fn backward(
-    grad_speech: Option<&Tensor>,
-    grad_emotion: Option<&Tensor>,
+    grad: Option<&Tensor>,
+    grad_means: Option<&Tensor>,
     layers: &[Tensor],
-    speech: &Tensor,
-    emotion: Option<&Tensor>,
+    weights: &Tensor,
+    seq: Option<&SeqLens>,
     needs: Needs,
 ) -> Result<Grads> {
-    let (t, d) = check(layers, &[Some(speech), emotion])?;
-    if emotion.is_none() && (grad_emotion.is_some() || needs.emotion) {
-        return Err(Error::Value { op: OP, message: "an emotion gradient without emotion weights".into() });
-    }
-    let mut sides = Vec::new();
-    let mut grads = Vec::new();
-    for (grad, raw, wanted) in [(grad_speech, Some(speech), needs.speech), (grad_emotion, emotion, needs.emotion)] {
-        let (Some(grad), Some(raw)) = (grad, raw) else {
-            continue;
-        };
+    let (t, d) = check(layers, weights, seq)?;
+    if let Some(grad) = grad {
         tensor::expect_shape(OP, "grad", grad, &[t, d])?;
-        grads.push(tensor::read(OP, grad)?);
-        sides.push((softmax(raw)?, wanted));
     }
+    let means = match (grad_means, seq) {
+        (Some(grad), Some(seq)) => {
+            tensor::expect_shape(OP, "grad_means", grad, &[layers.len(), seq.count(), d])?;
+            Some((tensor::read(OP, grad)?, seq))
+        }
+        (Some(_), None) => {
+            return Err(Error::Value { op: OP, message: "a gradient of the means without their sequences".into() });
+        }
+        (None, _) => None,
+    };
+    let grad = grad.map(|grad| tensor::read(OP, grad)).transpose()?;
     let read = layers.iter().map(|x| tensor::read(OP, x)).collect::<Result<Vec<_>>>()?;
     let slices: Vec<&[f32]> = read.iter().map(|x| &**x).collect();
-    let sides: Vec<cpu::Side> =
-        sides.iter().zip(&grads).map(|((weights, dots), grad)| cpu::Side { grad, weights, dots: *dots }).collect();
-    let (d_layers, d_raw) = cpu::backward(&sides, &slices, t * d, needs.layers);
-
-    let mut d_raw = d_raw.into_iter();
-    let mut raw_grad = |wanted: bool, has_grad: bool| -> Result<Option<Tensor>> {
-        let computed = if has_grad { d_raw.next() } else { None };
-        let zeros = || vec![0.0; layers.len()];
-        wanted.then(|| tensor::write(OP, computed.unwrap_or_else(zeros), layers.len(), DType::F32)).transpose()
-    };
-    let speech = raw_grad(needs.speech, grad_speech.is_some())?;
-    let emotion = raw_grad(needs.emotion, grad_emotion.is_some())?;
+    let softmaxed = softmax(weights)?;
+    let from_sum = grad.as_deref().map(|grad| cpu::FromSum { grad, weights: &softmaxed, dots: needs.weights });
+    let (mut d_layers, d_weights) = cpu::backward(from_sum.as_ref(), &slices, t * d, needs.layers);
+    if let Some((grad, seq)) = &means {
+        cpu::add_from_means(&mut d_layers, grad, seq, d);
+    }
     let write = |values| tensor::write(OP, values, (t, d), layers[0].dtype());
     let layers = if needs.layers { Some(d_layers.into_iter().map(write).collect::<Result<Vec<_>>>()?) } else { None };
-    Ok(Grads { layers, speech, emotion })
+    let weights = needs.weights.then(|| tensor::write(OP, d_weights, slices.len(), DType::F32)).transpose()?;
+    Ok(Grads { layers, weights })
 }
 
-fn check(layers: &[Tensor], weights: &[Option<&Tensor>]) -> Result<(usize, usize)> {
+fn check(layers: &[Tensor], weights: &Tensor, seq: Option<&SeqLens>) -> Result<(usize, usize)> {
     let Some(first) = layers.first() else {
         return Err(Error::Value { op: OP, message: "no layers to sum".into() });
     };
@@ -95,9 +90,10 @@ fn check(layers: &[Tensor], weights: &[Option<&Tensor>]) -> Result<(usize, usize
     for layer in layers {
         tensor::expect_shape(OP, "layer", layer, &[t, d])?;
     }
-    for weights in weights.iter().flatten() {
-        tensor::expect_shape(OP, "weights", weights, &[layers.len()])?;
+    if let Some(seq) = seq {
+        tensor::expect_shape(OP, "layer", first, &[seq.total(), d])?;
     }
+    tensor::expect_shape(OP, "weights", weights, &[layers.len()])?;
     Ok((t, d))
 }
 

@@ -1,6 +1,6 @@
 //! The mean over the rows of each sequence of a packed batch.
 
-mod cpu;
+pub(crate) mod cpu;
 pub mod reference;
 
 use candle_core::Tensor;

@@ -10,7 +10,7 @@ use super::trained::{Trained, TrainedArgs};
 use crate::data::audio::{self, Clip};
 use crate::data::{Batch as Utterances, Emotion, Utterance};
 use crate::eval::{Prompted, prompt};
-use crate::model::echat::Batch;
+use crate::model::echat::{Batch, Speech};
 use crate::model::generate::{GenerationDefaults, Sampling, generate};
 use crate::nn::Packed;
 use crate::train::set_threads;
@@ -82,7 +82,7 @@ fn listen(trained: &Trained, file: &Path) -> anyhow::Result<Prompted> {
     let utterances = Utterances::pack(&[(0, spoken)], trained.model.normalizes())?;
     let batch = Batch {
         ids: vec![file.display().to_string()],
-        wave: Some(utterances.waves),
+        speech: Speech::Waves(utterances.waves),
         packed: Packed { seq: utterances.wave_lens, samples: utterances.keys.into() },
         contexts: Vec::new(),
         targets: Vec::new(),

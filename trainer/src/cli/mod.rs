@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. Errors go up to `main`, which prints them in one line.
 
+mod cache;
 mod chat;
 mod config;
 mod data;
@@ -34,6 +35,7 @@ enum Command {
     Config(config::ConfigArgs),
     Prepare(prepare::PrepareArgs),
     Data(data::DataArgs),
+    Cache(cache::CacheArgs),
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Chat(chat::ChatArgs),
@@ -68,6 +70,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Config(args) => config::run::<crate::config::RunConfig>(&args),
         Command::Prepare(args) => prepare::run(args),
         Command::Data(args) => data::run(&args),
+        Command::Cache(args) => cache::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Chat(args) => chat::run(&args),

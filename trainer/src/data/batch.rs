@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 use echat_kernels::{SeqLens, rng, wave_norm};
 
 use super::audio::SAMPLE_RATE;
+use super::features::Packed as Features;
 use super::{Emotion, Target, Utterance};
 
 /// Utterances packed one after the other, nothing padded. Everything but the waveforms has one item an utterance.
@@ -13,6 +14,8 @@ pub struct Batch {
     pub waves: Tensor,
     /// Which rows of `waves` are whose; none for a text-only utterance.
     pub wave_lens: SeqLens,
+    /// What a frozen encoder made of the recordings, where it comes out of a cache; then there are no waveforms.
+    pub features: Option<Features>,
     /// Number in the corpus.
     pub indices: Vec<u32>,
     /// A hash of the id: what randomness is drawn by, so that it does not depend on batching, ranks or sources.
@@ -44,6 +47,7 @@ impl Batch {
         Ok(Self {
             waves,
             wave_lens,
+            features: None,
             indices: utterances.iter().map(|(i, _)| *i).collect(),
             keys: utterances.iter().map(|(_, u)| rng::mix(rng::site(u.id))).collect(),
             ids: utterances.iter().map(|(_, u)| u.id.into()).collect(),
@@ -64,13 +68,14 @@ impl Batch {
         self.ids.is_empty()
     }
 
-    /// The first `count` utterances alone.
+    /// The first `count` utterances alone, by their waveforms.
     pub fn first(&self, count: usize) -> candle_core::Result<Self> {
         let count = count.min(self.len());
         let wave_lens = SeqLens::from_lens(self.wave_lens.lens().take(count));
         Ok(Self {
             waves: self.waves.narrow(0, 0, wave_lens.total())?,
             wave_lens,
+            features: None,
             indices: self.indices[..count].to_vec(),
             keys: self.keys[..count].to_vec(),
             ids: self.ids[..count].to_vec(),

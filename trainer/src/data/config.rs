@@ -7,6 +7,7 @@ use super::audio::SAMPLE_RATE;
 use super::corpus::{CorpusOptions, PlacementKind};
 use super::sampler::{Budget, SamplerOptions};
 use crate::config::section;
+use crate::model::echat::Precision;
 
 section! {
     /// What is trained on, and in what portions.
@@ -43,6 +44,11 @@ section! {
         /// Speeds at which training utterances are played, pitch and all, one drawn for each utterance in each epoch, such as
         /// [0.9, 1.0, 1.1]; empty: as they are. Steps are planned by unchanged lengths, micro-batches by changed ones.
         pub speed_perturb: Vec<f64> = Vec::new(),
+        /// Where to keep what the frozen encoder makes of `train` (stage 2): computed once, before training if it is not there, and taken instead of the
+        /// recordings from then on. It is refused when the encoder, its settings or the corpus have changed. Empty: no cache.
+        pub cache: PathBuf = PathBuf::new(),
+        /// In what the cache holds features; not given, as model.precision: then they are exactly what the encoder makes.
+        pub cache_precision: Option<Precision> = None,
         /// Steps each loader thread prepares ahead.
         pub prefetch: usize = 2,
         /// Loader threads per rank. One keeps up with shards; decoding compressed recordings may want more.

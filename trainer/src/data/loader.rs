@@ -8,8 +8,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::audio::{AudioError, SAMPLE_RATE, SpeedChanger};
+use super::audio::{SAMPLE_RATE, SpeedChanger};
 use super::corpus::{Corpus, CorpusError, Reject};
+use super::features::{CacheError, FeatureCache};
 use super::sampler::{Budget, Item, Sampler, StepPlan, micro_batches};
 use super::{Batch, DataConfig, Utterance};
 
@@ -67,6 +68,9 @@ pub enum LoaderError {
     /// The corpus cannot be read, or too much of it cannot.
     #[error(transparent)]
     Corpus(#[from] CorpusError),
+    /// The cache of features cannot be read.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// A batch could not be packed.
     #[error("cannot pack a batch: {0}")]
     Pack(#[from] echat_kernels::Error),
@@ -104,6 +108,7 @@ pub struct Loader {
 /// What a thread needs.
 struct Builder {
     corpus: Arc<Corpus>,
+    cache: Option<Arc<FeatureCache>>,
     sampler: Arc<Sampler>,
     options: LoaderOptions,
     stop: Arc<AtomicBool>,
@@ -117,9 +122,10 @@ struct Planned {
 }
 
 impl Loader {
-    /// Starts building `steps` of `corpus`.
+    /// Starts building `steps` of `corpus`, with features instead of waveforms if there is a `cache`.
     pub fn new(
         corpus: Arc<Corpus>,
+        cache: Option<Arc<FeatureCache>>,
         sampler: Arc<Sampler>,
         options: &LoaderOptions,
         steps: Range<u64>,
@@ -134,6 +140,7 @@ impl Loader {
             let (sender, receiver) = sync_channel(options.prefetch.saturating_sub(1));
             let builder = Builder {
                 corpus: loader.corpus.clone(),
+                cache: cache.clone(),
                 sampler: sampler.clone(),
                 options: options.clone(),
                 stop: loader.stop.clone(),
@@ -204,7 +211,10 @@ impl Builder {
     fn plan(&self, step: u64) -> Planned {
         let plan = self.sampler.at(step);
         let mine = plan.shares(&self.options.ranks).swap_remove(self.options.rank);
-        mine.iter().for_each(|item| self.corpus.will_need(item.utterance as usize));
+        mine.iter().for_each(|item| match &self.cache {
+            Some(cache) => cache.will_need(item.utterance),
+            None => self.corpus.will_need(item.utterance as usize),
+        });
         Planned { step, plan, mine }
     }
 
@@ -230,24 +240,32 @@ impl Builder {
                 }
                 match self.read(item, speeds)? {
                     Ok(utterance) => utterances.push((item.utterance, utterance)),
-                    Err(e) => {
-                        built.skipped.push(self.corpus.reject(item.utterance as usize, e.to_string()));
+                    Err(reason) => {
+                        built.skipped.push(self.corpus.reject(item.utterance as usize, reason));
                         built.skipped_indices.push(item.utterance);
                     }
                 }
             }
             if !utterances.is_empty() {
-                built.batches.push(Batch::pack(&utterances, self.options.normalize)?);
+                let mut batch = Batch::pack(&utterances, self.options.normalize)?;
+                batch.features = self.cache.as_ref().map(|cache| cache.pack(&batch.indices)).transpose()?;
+                built.batches.push(batch);
             }
         }
         Ok(Some(built))
     }
 
-    /// The utterance at its speed; the inner error if only it is of no use.
-    fn read(&self, item: Item, speeds: &mut SpeedChanger) -> Result<Result<Utterance<'_>, AudioError>, LoaderError> {
+    /// The utterance at its speed, without its recording if its features are in a cache; the inner error says why only it is of no use.
+    fn read(&self, item: Item, speeds: &mut SpeedChanger) -> Result<Result<Utterance<'_>, String>, LoaderError> {
+        if let Some(cache) = &self.cache {
+            return match cache.has(item.utterance) {
+                true => Ok(Ok(self.corpus.texts(item.utterance as usize)?)),
+                false => Ok(Err("its recording could not be read when the features were made".into())),
+            };
+        }
         let mut utterance = match self.corpus.get(item.utterance as usize) {
             Ok(utterance) => utterance,
-            Err(CorpusError::Audio(e)) => return Ok(Err(e)),
+            Err(CorpusError::Audio(e)) => return Ok(Err(e.to_string())),
             Err(e) => return Err(e.into()),
         };
         if item.rate != SAMPLE_RATE {

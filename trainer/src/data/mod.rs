@@ -6,6 +6,7 @@ pub mod config;
 pub mod corpus;
 pub mod draw;
 pub mod emotion;
+pub mod features;
 pub mod loader;
 pub mod manifest;
 pub mod prepare;

@@ -27,10 +27,7 @@ pub struct Prompted {
 /// Encodes `batch` (its targets are not read) and assembles the decoder's input.
 pub fn prompt(model: &EChat, batch: &Batch, layout: &Layout) -> Result<Prompted> {
     let tape = Tape::inference();
-    let encoded = match (&model.speech, &batch.wave) {
-        (Some(path), Some(wave)) => Some(path.encode(&tape, wave, &batch.packed)?),
-        _ => None,
-    };
+    let encoded = model.encode(&tape, batch)?;
     let content = match &encoded {
         Some(e) => Content::Speech(&e.speech, &e.packed.seq),
         None => Content::Tokens(&batch.contexts),

@@ -17,7 +17,7 @@ pub use embed::{embedding, gather_rows, replace_rows, zero_columns};
 pub use linear::{Linear, activate, add_bias, linear, swiglu};
 pub use loss::{CrossEntropy, LinearLoss, cross_entropy, linear_cross_entropy, row_normalize};
 pub use norm::{ChannelNorm, LayerNorm, RmsNorm};
-pub use pool::{layer_sum, mean_pool, stack_frames};
+pub use pool::{layer_sum, mean_sum, stack_frames};
 pub use shape::{add, reshape, scale, split_rows};
 
 pub use echat_kernels::SeqLens;

@@ -1,52 +1,50 @@
 //! Sums over layers and over time.
 
 use candle_core::Tensor;
-use echat_kernels::{SeqLens, layer_sum as kernel, mean_pool as pool, stack};
+use echat_kernels::{SeqLens, layer_sum as kernel, stack};
 
 use crate::autograd::{Result, Tape, Var};
 
-/// The two learned layer sums in one read of the layers (L of `[t, d]`): weights are softmaxes of `speech` and `emotion` `[L]`.
-pub fn layer_sum(tape: &Tape, layers: &[Var], speech: &Var, emotion: Option<&Var>) -> Result<(Var, Option<Var>)> {
+/// The sum of L `layers` `[t, d]` by the softmax of `weights` `[L]`, and if `seq` is given each layer's mean over each sequence:
+/// `[L, n, d]`.
+pub fn layer_sum(tape: &Tape, layers: &[Var], weights: &Var, seq: Option<&SeqLens>) -> Result<(Var, Option<Var>)> {
     let tensors: Vec<Tensor> = layers.iter().map(|v| v.tensor().clone()).collect();
-    let (s, e) = kernel::forward(&tensors, speech.tensor(), emotion.map(Var::tensor))?;
+    let (sum, means) = kernel::forward(&tensors, weights.tensor(), seq)?;
     let mut inputs: Vec<&Var> = layers.iter().collect();
-    inputs.push(speech);
-    inputs.extend(emotion);
-    let (saved_s, saved_e) = (speech.tensor().clone(), emotion.map(|v| v.tensor().clone()));
-    let count = layers.len();
-    let mut outputs = vec![s];
-    outputs.extend(e);
+    inputs.push(weights);
+    let (saved, seq, count) = (weights.tensor().clone(), seq.cloned(), layers.len());
+    let outputs = [sum].into_iter().chain(means).collect();
     let outputs = tape.op_multi("layer_sum", &inputs, outputs, move |grads, needs| {
-        let wanted = kernel::Needs {
-            layers: needs[..count].contains(&true),
-            speech: needs[count],
-            emotion: needs.get(count + 1).copied().unwrap_or(false),
-        };
+        let wanted = kernel::Needs { layers: needs[..count].contains(&true), weights: needs[count] };
         let mut grads = grads.into_iter();
-        let (gs, ge) = (grads.next().flatten(), grads.next().flatten());
-        let found = kernel::backward(gs.as_ref(), ge.as_ref(), &tensors, &saved_s, saved_e.as_ref(), wanted)?;
+        let (grad, grad_means) = (grads.next().flatten(), grads.next().flatten());
+        let found = kernel::backward(grad.as_ref(), grad_means.as_ref(), &tensors, &saved, seq.as_ref(), wanted)?;
         let mut all: Vec<Option<Tensor>> = match found.layers {
             Some(layers) => layers.into_iter().zip(needs).map(|(d, &need)| need.then_some(d)).collect(),
             None => vec![None; count],
         };
-        all.push(found.speech);
-        if needs.len() > count + 1 {
-            all.push(found.emotion);
-        }
+        all.push(found.weights);
         Ok(all)
     });
     let mut outputs = outputs.into_iter();
     match outputs.next() {
-        Some(speech) => Ok((speech, outputs.next())),
+        Some(sum) => Ok((sum, outputs.next())),
         None => Err(crate::autograd::Error::Model("layer_sum gave no output".into())),
     }
 }
 
-/// Mean over each sequence's rows: x `[t, d]` → `[n, d]`.
-pub fn mean_pool(tape: &Tape, x: &Var, seq: &SeqLens) -> Result<Var> {
-    let y = pool::forward(x.tensor(), seq)?;
-    let seq = seq.clone();
-    Ok(tape.op("mean_pool", &[x], y, move |grad, _| Ok(vec![Some(pool::backward(&grad, &seq)?)])))
+/// The sum of `means` `[L, n, d]` over the layers by the softmax of `weights` `[L]`: `[n, d]`.
+pub fn mean_sum(tape: &Tape, means: &Var, weights: &Var) -> Result<Var> {
+    let (layers, _, _) = means.tensor().dims3()?;
+    let slices = move |tensor: &Tensor| (0..layers).map(|l| tensor.get(l)).collect::<candle_core::Result<Vec<_>>>();
+    let (sum, _) = kernel::forward(&slices(means.tensor())?, weights.tensor(), None)?;
+    let (saved, saved_weights) = (means.tensor().clone(), weights.tensor().clone());
+    Ok(tape.op("mean_sum", &[means, weights], sum, move |grad, needs| {
+        let wanted = kernel::Needs { layers: needs[0], weights: needs[1] };
+        let found = kernel::backward(Some(&grad), None, &slices(&saved)?, &saved_weights, None, wanted)?;
+        let d_means = found.layers.map(|layers| Tensor::stack(&layers, 0)).transpose()?;
+        Ok(vec![d_means, found.weights])
+    }))
 }
 
 /// `k` consecutive frames side by side, each sequence's tail padded with zeros: `[t, d]` → `[t', k·d]`.

@@ -21,6 +21,9 @@ pub enum Error {
     /// The corpus.
     #[error(transparent)]
     Corpus(#[from] crate::data::CorpusError),
+    /// The cache of features.
+    #[error(transparent)]
+    Cache(#[from] crate::data::features::CacheError),
     /// The loader.
     #[error(transparent)]
     Loader(#[from] crate::data::LoaderError),

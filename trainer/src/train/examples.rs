@@ -3,7 +3,7 @@
 use super::{Error, Result};
 use crate::data::text::{Layout, PromptConfig, Tokenizer};
 use crate::data::{Batch as Utterances, Target};
-use crate::model::echat::Batch;
+use crate::model::echat::{Batch, Features, Speech};
 use crate::nn::Packed;
 
 /// Turns utterances into [`Batch`]es.
@@ -65,7 +65,8 @@ impl Examples {
                 Ok(tokens)
             })
             .collect::<Result<_>>()?;
-        if let Some(i) = utterances.wave_lens.lens().position(|len| (len > 0) != self.speech) {
+        let lens = utterances.features.as_ref().map_or(&utterances.wave_lens, |features| &features.lens);
+        if let Some(i) = lens.lens().position(|len| (len > 0) != self.speech) {
             let id = &utterances.ids[i];
             return Err(Error::Setting(if self.speech {
                 format!("utterance `{id}` has no audio, but the configuration has an [encoder]")
@@ -75,8 +76,12 @@ impl Examples {
         }
         Ok(Batch {
             ids: utterances.ids.clone(),
-            wave: self.speech.then(|| utterances.waves.clone()),
-            packed: Packed { seq: utterances.wave_lens.clone(), samples: utterances.keys.clone().into() },
+            speech: match &utterances.features {
+                Some(f) => Speech::Features(Features { speech: f.speech.clone(), means: f.means.clone() }),
+                None if self.speech => Speech::Waves(utterances.waves.clone()),
+                None => Speech::None,
+            },
+            packed: Packed { seq: lens.clone(), samples: utterances.keys.clone().into() },
             contexts: self.contexts(utterances)?,
             targets,
             emotions: self.emotions(utterances)?,

@@ -1,5 +1,6 @@
 //! Training: one loop for every stage; what differs is in the configuration.
 
+mod cache;
 mod config;
 mod error;
 mod evaluate;
@@ -11,6 +12,7 @@ mod threads;
 mod trainer;
 mod watch;
 
+pub use cache::open_cache;
 pub use config::{OutputConfig, TrainConfig, TrainGroup, ValidationConfig};
 pub use error::{Error, Result};
 pub use evaluate::Validation;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::state::{Progress, SavedState, restore, snapshot};
 use super::watch::{Interval, Watch};
-use super::{Error, LossScale, Model, Result, Sums, Validation, accumulate, target_tokens};
+use super::{Error, LossScale, Model, Result, Sums, Validation, accumulate, open_cache, target_tokens};
 use crate::autograd::StepRng;
 use crate::checkpoint::{self, run_dir};
 use crate::config::RunConfig;
+use crate::data::features::FeatureCache;
 use crate::data::{Corpus, Loader, LoaderOptions, Sampler, Step};
 use crate::dist::Collective;
 use crate::metrics::names;
@@ -25,6 +26,7 @@ pub struct Trainer<'a> {
     model: Model,
     optimizer: Optimizer,
     corpus: Arc<Corpus>,
+    cache: Option<Arc<FeatureCache>>,
     sampler: Arc<Sampler>,
     validation: Option<Validation>,
     progress: Progress,
@@ -64,6 +66,7 @@ impl<'a> Trainer<'a> {
             let held_out = Corpus::open_for(&config.data.valid, &config.data, collective)?;
             Some(Validation::new(held_out, collective, config.data.micro_batch(), model.normalizes()))
         };
+        let cache = open_cache(config, &model, &corpus, collective)?;
         let watch = Watch::open(config, &model, &corpus, collective.world(), progress.step, from.is_some())?;
         if reordered {
             watch.say(&format!(
@@ -81,6 +84,7 @@ impl<'a> Trainer<'a> {
             model,
             optimizer,
             corpus: Arc::new(corpus),
+            cache,
             sampler: Arc::new(sampler),
             validation,
             progress,
@@ -101,7 +105,13 @@ impl<'a> Trainer<'a> {
         let world = self.collective.world();
         let ranks = &self.corpus.placement().ranks;
         let options = LoaderOptions::new(&self.config.data, world.rank, ranks, self.model.normalizes());
-        let loader = Loader::new(Arc::clone(&self.corpus), Arc::clone(&self.sampler), &options, first..last)?;
+        let loader = Loader::new(
+            Arc::clone(&self.corpus),
+            self.cache.clone(),
+            Arc::clone(&self.sampler),
+            &options,
+            first..last,
+        )?;
         let mut interval = Interval::new();
         for data in loader {
             let data = data?;

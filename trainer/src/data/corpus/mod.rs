@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use super::Target;
 use super::audio::AudioError;
@@ -327,6 +328,24 @@ impl Corpus {
             (Source::Shard(shard), i) => Ok(shard.get(i)?),
             (source @ Source::Elsewhere { .. }, i) => Err(CorpusError::Elsewhere { utterance: source.describe(i) }),
         }
+    }
+
+    /// Utterance `index` without its audio.
+    pub fn texts(&self, index: usize) -> Result<Utterance<'_>, CorpusError> {
+        match self.locate(index) {
+            (Source::Manifest { entries, .. }, i) => Ok(entries[i].texts()),
+            (Source::Shard(shard), i) => Ok(shard.texts(i)?),
+            (source @ Source::Elsewhere { .. }, i) => Err(CorpusError::Elsewhere { utterance: source.describe(i) }),
+        }
+    }
+
+    /// Which recordings these are: a hash of what was kept and of the checksums of shards; recordings of manifests count by their files' names, lengths
+    /// and times.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        self.sources.iter().for_each(|source| source.fingerprint(&mut hash));
+        self.kept.iter().for_each(|number| hash.update(number.to_le_bytes()));
+        hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Has the system read the audio of utterance `index` soon, if it lies in a shard here.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use super::{CorpusError, CorpusOptions, CorpusReport, Placement, Reject};
 use crate::data::audio::{self, AudioError, SAMPLE_RATE};
@@ -136,6 +137,20 @@ impl Source {
         }
     }
 
+    /// Adds to `hash` what tells its recordings from others.
+    pub(super) fn fingerprint(&self, hash: &mut Sha256) {
+        match self {
+            Self::Shard(shard) => hash.update(format!("shard {} {:08x}\n", shard.len(), shard.fingerprint())),
+            Self::Elsewhere { path, utterances } => {
+                hash.update(format!("elsewhere {utterances} {:?}\n", path.file_name()));
+            }
+            Self::Manifest { entries, .. } => {
+                let lines: Vec<String> = entries.par_iter().map(recording).collect();
+                lines.iter().for_each(|line| hash.update(line));
+            }
+        }
+    }
+
     /// Where utterance `i` comes from, for people.
     pub(super) fn describe(&self, i: usize) -> String {
         match self {
@@ -214,6 +229,15 @@ impl Part {
     }
 }
 
+/// What tells the recording of `entry` from another; one that is not there has no length.
+fn recording(entry: &Entry) -> String {
+    let Some(audio) = &entry.audio else { return format!("text {}\n", entry.id) };
+    let facts = std::fs::metadata(&audio.path).ok();
+    let changed = facts.as_ref().and_then(|f| f.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok());
+    let (len, nanos) = (facts.map_or(0, |f| f.len()), changed.map_or(0, |t| t.as_nanos()));
+    format!("{} {} {len} {nanos} {} {:?}\n", entry.id, audio.path.display(), audio.offset, audio.duration)
+}
+
 impl Entry {
     /// This line with its audio decoded; more than `max_seconds` of it is an error.
     pub fn load(&self, max_seconds: Option<f64>) -> Result<Utterance<'_>, AudioError> {
@@ -221,15 +245,20 @@ impl Entry {
             Some(audio) => audio::load(&audio.path, &audio.clip(max_seconds))?,
             None => Vec::new(),
         };
-        Ok(Utterance {
+        Ok(Utterance { audio: audio.into(), ..self.texts() })
+    }
+
+    /// This line without its audio.
+    pub fn texts(&self) -> Utterance<'_> {
+        Utterance {
             id: &self.id,
             text: &self.text,
             response: self.response.as_deref(),
             emotion: self.emotion,
             speaker: self.speaker.as_deref(),
             context: self.context.as_deref(),
-            audio: audio.into(),
-        })
+            audio: Vec::new().into(),
+        }
     }
 
     /// Its number of 16 kHz samples, at the least cost; 0 if text-only.

@@ -17,7 +17,7 @@ use safetensors::tensor::Metadata;
 use super::ShardError;
 
 /// A file mapped to be read.
-pub(super) struct Map {
+pub(crate) struct Map {
     path: PathBuf,
     map: Mmap,
     entry: &'static Entry,
@@ -25,7 +25,7 @@ pub(super) struct Map {
 
 impl Map {
     /// Maps the file at `path`.
-    pub(super) fn open(path: &Path) -> Result<Self, ShardError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, ShardError> {
         let unreadable = |source| ShardError::Unreadable { path: path.into(), source };
         let file = File::open(path).map_err(unreadable)?;
         // SAFETY: the map is read-only and lives as long as the bytes lent from it; shards are written under another
@@ -44,14 +44,14 @@ impl Map {
     }
 
     /// The header of a safetensors file, and where the data after it begin.
-    pub(super) fn header(&self) -> Result<(usize, Metadata), ShardError> {
+    pub(crate) fn header(&self) -> Result<(usize, Metadata), ShardError> {
         let (len, metadata) = SafeTensors::read_metadata(&self.map)
             .map_err(|e| ShardError::Truncated { path: self.path.clone(), reason: e.to_string() })?;
         Ok((size_of::<u64>() + len, metadata))
     }
 
     /// Has the system read these bytes soon. Only a hint: that it was not taken is no error.
-    pub(super) fn will_need(&self, bytes: Range<usize>) {
+    pub(crate) fn will_need(&self, bytes: Range<usize>) {
         let _ = self.map.advise_range(Advice::WillNeed, bytes.start, bytes.len());
     }
 

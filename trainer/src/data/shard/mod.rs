@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 pub use index::{INDEX_FILE, Index, ShardInfo};
 pub use lengths::{LENGTHS_FILE, LengthTable, Lengths};
+pub(crate) use map::Map;
 pub use map::say_truncated;
 pub use reader::Shard;
 pub use writer::ShardWriter;

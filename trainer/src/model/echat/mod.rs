@@ -42,9 +42,9 @@ pub struct EChat {
 pub struct Batch {
     /// Names of the utterances, for errors; may be empty.
     pub ids: Vec<String>,
-    /// Waveforms `[samples, 1]`, packed; `None` in text-only training.
-    pub wave: Option<Tensor>,
-    /// Where each utterance lies in `wave`, and its sample key.
+    /// What is said.
+    pub speech: Speech,
+    /// Where each utterance lies in the waveforms or features, and its sample key.
     pub packed: Packed,
     /// Context tokens per utterance (text-only training).
     pub contexts: Vec<Vec<u32>>,
@@ -54,7 +54,34 @@ pub struct Batch {
     pub emotions: Vec<u32>,
 }
 
-/// What the connector and the emotion branch made of a batch of waveforms.
+/// Speech as it comes to the model.
+#[derive(Clone, Debug)]
+pub enum Speech {
+    /// None: the decoder is trained from text.
+    None,
+    /// Waveforms `[samples, 1]`.
+    Waves(Tensor),
+    /// What a frozen encoder made of them.
+    Features(Features),
+}
+
+/// All that is wanted of an encoder: with it frozen, these can be kept.
+#[derive(Clone, Debug)]
+pub struct Features {
+    /// The speech layer sum, `[t, d]`.
+    pub speech: Tensor,
+    /// Every summed layer's mean over each utterance, `[L, n, d]`; only where there is an emotion branch.
+    pub means: Option<Tensor>,
+}
+
+/// The same on a tape.
+struct Heard {
+    speech: Var,
+    means: Option<Var>,
+    packed: Packed,
+}
+
+/// What the connector and the emotion branch made of a batch of speech.
 pub struct Encoded {
     /// `[t, d_llm]`.
     pub speech: Var,
@@ -83,32 +110,68 @@ pub struct EmotionLoss {
 }
 
 impl SpeechPath {
-    /// wave `[samples, 1]` → what the decoder reads.
-    pub fn encode(&self, tape: &Tape, wave: &Tensor, packed: &Packed) -> Result<Encoded> {
-        let encoded = self.encoder.forward(tape, wave, packed)?;
-        let speech_weights = tape.param(&self.speech_layer_weights);
-        let emotion_weights = self.emotion.as_ref().map(|(weights, _)| tape.param(weights));
-        let (speech, for_emotion) = nn::layer_sum(tape, &encoded.layers, &speech_weights, emotion_weights.as_ref())?;
-        let (speech, speech_packed) = self.connector.forward(tape, &speech, &encoded.packed)?;
-        let emotion = match (&self.emotion, for_emotion) {
-            (Some((_, branch)), Some(sum)) => {
-                let pooled = nn::mean_pool(tape, &sum, &encoded.packed.seq)?;
-                Some(branch.forward(tape, &pooled)?)
+    /// Whether nothing of the encoder trains, its layer sum included. A frozen encoder is an extractor of features: it drops and masks nothing, so what
+    /// it makes of an utterance is always the same.
+    pub fn is_frozen(&self) -> bool {
+        self.speech_layer_weights.slot().is_none()
+    }
+
+    /// wave `[samples, 1]` → what a frozen encoder makes of it, and where each utterance lies in it.
+    pub fn features(&self, wave: &Tensor, packed: &Packed) -> Result<(Features, Packed)> {
+        let Heard { speech, means, packed } = self.hear(&Tape::inference(), wave, packed)?;
+        Ok((Features { speech: speech.tensor().clone(), means: means.map(|m| m.tensor().clone()) }, packed))
+    }
+
+    /// What the decoder reads of `speech`, whose utterances lie as `packed` says; `None` if there is none.
+    pub fn encode(&self, tape: &Tape, speech: &Speech, packed: &Packed) -> Result<Option<Encoded>> {
+        let heard = match speech {
+            Speech::None => return Ok(None),
+            Speech::Waves(wave) if self.is_frozen() => {
+                let apart = Tape::inference();
+                let heard = self.hear(&apart, wave, packed)?;
+                tape.count_flops(apart.flops(), []);
+                heard
             }
-            _ => None,
+            Speech::Waves(wave) => self.hear(tape, wave, packed)?,
+            Speech::Features(Features { speech, means }) => Heard {
+                speech: tape.constant(speech.clone()),
+                means: means.clone().map(|means| tape.constant(means)),
+                packed: packed.clone(),
+            },
         };
-        Ok(Encoded { speech, packed: speech_packed, emotion })
+        let (speech, packed) = self.connector.forward(tape, &heard.speech, &heard.packed)?;
+        let emotion = match (&self.emotion, &heard.means) {
+            (Some((weights, branch)), Some(means)) => {
+                Some(branch.forward(tape, &nn::mean_sum(tape, means, &tape.param(weights))?)?)
+            }
+            (Some(_), None) => return Err(Error::Model("features without the layers' means".into())),
+            (None, _) => None,
+        };
+        Ok(Some(Encoded { speech, packed, emotion }))
+    }
+
+    fn hear(&self, tape: &Tape, wave: &Tensor, packed: &Packed) -> Result<Heard> {
+        let encoded = self.encoder.forward(tape, wave, packed)?;
+        let weights = tape.param(&self.speech_layer_weights);
+        let seq = self.emotion.as_ref().map(|_| &encoded.packed.seq);
+        let (speech, means) = nn::layer_sum(tape, &encoded.layers, &weights, seq)?;
+        Ok(Heard { speech, means, packed: encoded.packed })
     }
 }
 
 impl EChat {
+    /// What the decoder reads of `batch`'s speech.
+    pub fn encode(&self, tape: &Tape, batch: &Batch) -> Result<Option<Encoded>> {
+        let encoded = self.speech.as_ref().map_or(Ok(None), |path| path.encode(tape, &batch.speech, &batch.packed))?;
+        match (&encoded, &self.speech, &batch.speech) {
+            (Some(_), ..) | (None, None, Speech::None) => Ok(encoded),
+            _ => Err(Error::Model("speech and an encoder go together: one is missing".into())),
+        }
+    }
+
     /// The summed losses of `batch`; nothing is divided yet.
     pub fn losses(&self, tape: &Tape, batch: &Batch, layout: &Layout) -> Result<Losses> {
-        let encoded = match (&self.speech, &batch.wave) {
-            (Some(path), Some(wave)) => Some(path.encode(tape, wave, &batch.packed)?),
-            (None, None) => None,
-            _ => return Err(Error::Model("waveforms and an encoder go together: one is missing".into())),
-        };
+        let encoded = self.encode(tape, batch)?;
         let content = match &encoded {
             Some(e) => Content::Speech(&e.speech, &e.packed.seq),
             None => Content::Tokens(&batch.contexts),
