@@ -4,6 +4,7 @@ mod chat;
 mod config;
 mod eval;
 mod export;
+mod mini;
 mod prepare;
 mod synth;
 mod train;
@@ -33,6 +34,7 @@ enum Command {
     Chat(chat::ChatArgs),
     Export(export::ExportArgs),
     Synth(synth::SynthArgs),
+    Mini(mini::MiniArgs),
 }
 
 /// A configuration file and what overrides it.
@@ -65,7 +67,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Export(args) => export::run(&args),
-        Command::Synth(args) => synth::run(args),
+        Command::Synth(args) => synth::run(&args),
+        Command::Mini(args) => mini::run(args),
     };
     // With several ranks an error gets here from before they were connected.
     if let (Err(_), Ok(world)) = (&result, echat_launch::World::from_env()) {

@@ -4,15 +4,20 @@ pub mod audio;
 pub mod batch;
 pub mod config;
 pub mod corpus;
+pub mod draw;
 pub mod emotion;
 pub mod loader;
 pub mod manifest;
+pub mod mini;
 pub mod prepare;
 pub mod sampler;
 pub mod shard;
+pub mod split;
+pub mod stats;
 pub mod synth;
 pub mod text;
 pub mod utterance;
+pub mod wav;
 
 use crate::config::choice;
 

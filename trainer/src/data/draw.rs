@@ -1,6 +1,5 @@
 //! Seeded draws: a chain of counter-based keys, so that what one item draws never depends on another.
 
-use super::config::{Range, Spread};
 use echat_kernels::rng;
 
 /// A stream of draws for one item, named by a path of words from the seed.
@@ -24,11 +23,6 @@ impl Draws {
         rng::uniform(self.0)
     }
 
-    /// Uniform in `mean - spread ..= mean + spread`.
-    pub fn spread(&mut self, Spread(mean, spread): Spread) -> f64 {
-        mean + spread * (2.0 * self.uniform() - 1.0)
-    }
-
     /// True with probability `p`.
     pub fn chance(&mut self, p: f64) -> bool {
         self.uniform() < p
@@ -37,11 +31,6 @@ impl Draws {
     /// Uniform in `0..n`; 0 for `n = 0`.
     pub fn below(&mut self, n: usize) -> usize {
         ((self.uniform() * n as f64) as usize).min(n.saturating_sub(1))
-    }
-
-    /// Uniform in `low..=high`.
-    pub fn within(&mut self, Range(low, high): Range) -> usize {
-        low + self.below((high + 1).saturating_sub(low))
     }
 
     /// An element of a slice; none if it is empty.
