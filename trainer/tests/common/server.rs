@@ -138,9 +138,10 @@ fn serve(mut stream: TcpStream, delay: Duration, shared: &(Mutex<State>, Condvar
         (state.asked.len() - 1, act)
     };
     sleep(delay);
+    // The client may ask for more before we know that it read all.
+    shared.0.lock().unwrap().now -= 1;
     let sent = answer(&mut stream, api, &text, &act);
     let mut state = shared.0.lock().unwrap();
-    state.now -= 1;
     state.asked[index].good = act == Act::Good && sent.is_ok();
     shared.1.notify_all();
     Some(())

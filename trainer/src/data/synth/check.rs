@@ -116,9 +116,6 @@ impl AzureConfig {
         if !(self.requests_per_minute >= 0.0) {
             return wrong("speech.azure.requests_per_minute", "must not be negative");
         }
-        if let Some(emotion) = Emotion::ALL.iter().find(|e| !self.styles.contains_key(e.name())) {
-            return wrong("speech.azure.styles", format!("`{emotion}` is missing; \"\" is no style"));
-        }
         emotions("speech.azure.styles", &self.styles)
     }
 }

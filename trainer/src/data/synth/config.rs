@@ -139,9 +139,8 @@ section! {
         /// Who may speak; by default ten voices that have all of the styles.
         pub voices: Vec<String> = ["Xiaoxiao", "Xiaomo", "Xiaohan", "Xiaoyi", "Xiaozhen", "Yunxi", "Yunxia", "Yunye", "Yunze", "Yunfeng"]
             .map(|name| format!("zh-CN-{name}Neural")).into(),
-        /// The style of each emotion; "" for none.
-        pub styles: BTreeMap<String, String> = Emotion::ALL
-            .map(|e| (e.to_string(), if e == Emotion::Neutral { String::new() } else { e.to_string() })).into(),
+        /// Styles of emotions, "" for none; by default each emotion's own name, and none for neutral.
+        pub styles: BTreeMap<String, String> = BTreeMap::new(),
         /// Requests a minute, at most; 0 for no limit.
         pub requests_per_minute: f64 = 600.0,
     }
@@ -216,6 +215,24 @@ section! {
         pub speech_per_1m_characters: f64 = 0.0,
         /// Tokens a response is estimated at, until there are some to go by.
         pub response_tokens: f64 = 60.0,
+    }
+}
+
+impl AzureConfig {
+    /// The style of `emotion`, "" for none.
+    pub fn style(&self, emotion: Emotion) -> &str {
+        match (self.styles.get(emotion.name()), emotion) {
+            (Some(style), _) => style,
+            (None, Emotion::Neutral) => "",
+            (None, emotion) => emotion.name(),
+        }
+    }
+}
+
+impl CommandConfig {
+    /// What {style} stands for, "" for nothing.
+    pub fn style(&self, emotion: Emotion) -> &str {
+        self.styles.get(emotion.name()).map_or("", String::as_str)
     }
 }
 

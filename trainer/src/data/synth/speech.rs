@@ -36,9 +36,9 @@ pub struct Question<'a> {
 impl<'a> Question<'a> {
     /// About `item`. A voice that the texts do not name is drawn by seed and id.
     pub fn new(config: &'a SpeechConfig, item: &'a Item) -> Self {
-        let (voices, styles) = match config.backend {
-            Backend::Azure => (&config.azure.voices, &config.azure.styles),
-            Backend::Command => (&config.command.voices, &config.command.styles),
+        let (voices, style) = match config.backend {
+            Backend::Azure => (&config.azure.voices, config.azure.style(item.emotion)),
+            Backend::Command => (&config.command.voices, config.command.style(item.emotion)),
         };
         let drawn = || Draws::new(config.seed, &format!("synth.voice {}", item.id)).pick(voices).map(String::as_str);
         Self {
@@ -46,7 +46,7 @@ impl<'a> Question<'a> {
             text: item.spoken.as_deref().unwrap_or(&item.text),
             emotion: item.emotion,
             voice: item.voice.as_deref().or_else(drawn).unwrap_or_default(),
-            style: styles.get(item.emotion.name()).map_or("", String::as_str),
+            style,
         }
     }
 
