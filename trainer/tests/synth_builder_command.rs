@@ -26,7 +26,7 @@ fn site(run: &str, more: &str) -> Site {
     site
 }
 
-const COPY: &str = r#"["sh", "-c", 'echo "$0|$1|$2|$3" >> said.txt; cp voice.wav "$4"', "{text}", "{emotion}", "{voice}", "{style}", "{out}"]"#;
+const COPY: &str = r#"["sh", "-c", 'echo "$0|$1|$2|$4-$5-$6" >> said.txt; cp voice.wav "$3"', "{text}", "{emotion}", "{voice}", "{out}", "{style}"]"#;
 
 #[test]
 fn a_program_is_run_for_each_text_with_its_voice_and_style() {
@@ -36,8 +36,9 @@ fn a_program_is_run_for_each_text_with_its_voice_and_style() {
     assert!(!said.stdout.contains("paid for"), "{said:?}");
     let spoken = std::fs::read_to_string(site.path("said.txt")).unwrap();
     assert_eq!(spoken.lines().count(), 10);
-    let sad = spoken.lines().find(|line| line.starts_with("第3句话说给你听|sad|")).unwrap();
-    assert!(sad.contains('|') && sad.split('|').nth(2).is_some_and(|voice| ["a", "b", "c"].contains(&voice)), "{sad}");
+    let sad: Vec<&str> = spoken.lines().find(|line| line.contains("|sad|")).unwrap().split('|').collect();
+    assert!(sad[0] == "第3句话说给你听" && ["a", "b", "c"].contains(&sad[2]) && sad[3] == "slow-and-low", "{sad:?}");
+    assert!(spoken.lines().any(|line| line.contains("|angry|") && line.ends_with("|--")), "{spoken}");
     let lines = site.lines("out", "test.jsonl");
     assert_eq!((lines.len(), &lines[0]["response"]), (5, &"好".into()));
 }

@@ -170,7 +170,7 @@ fn configurations_that_make_no_sense_name_the_key() {
         ),
         (&["speech.azure.styles={happy='x'}"], "`speech.azure.styles.happy`: the emotions are cheerful, fearful"),
         (&["speech.backend='command'"], "`speech.command.run`: name a program and its arguments"),
-        (&["split.counts={}"], "`split`: give either `counts` or `shares`"),
+        (&["split.shares={valid=0.1}"], "`split`: give either `counts` or `shares`"),
         (&["split.counts.train=1"], "`split.rest`: `train` gets what is left and has no size of its own"),
         (&["split.rest='wav'"], "`split`: `wav` cannot be the name of a part"),
         (&["limits.tries=0"], "`limits.tries`: must be at least 1"),

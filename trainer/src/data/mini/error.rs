@@ -33,12 +33,12 @@ pub enum MiniError {
     #[error("no recorded syllables in {path}: install them with `apt-get install gcin-voice`", path = .0.display())]
     NoRecordings(PathBuf),
     /// espeak-ng is not installed.
-    #[error("cannot run {program}: {source}; install it with `apt-get install espeak-ng`")]
+    #[error("cannot run {program}: {reason}; install it with `apt-get install espeak-ng`")]
     NoEspeak {
         /// The program that was called.
         program: String,
         /// Why it did not start.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// espeak-ng ran and failed.
     #[error("espeak-ng voice {voice} did not speak `{text}`: {message}")]

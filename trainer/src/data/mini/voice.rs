@@ -135,7 +135,7 @@ fn espeak(
 }
 
 fn no_espeak(config: &MiniConfig) -> impl FnOnce(std::io::Error) -> MiniError {
-    |source| MiniError::NoEspeak { program: config.espeak.display().to_string(), source }
+    |reason| MiniError::NoEspeak { program: config.espeak.display().to_string(), reason }
 }
 
 /// WAV as espeak-ng streams it: a header of 44 bytes whose lengths are unknown yet, then samples to the end.

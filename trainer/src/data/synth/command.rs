@@ -104,7 +104,7 @@ impl<'a> Runner<'a> {
             ErrorKind::WouldBlock | ErrorKind::OutOfMemory => {
                 Failure::Again(format!("cannot run {program}: {source}"), None)
             }
-            _ => Failure::Fatal(SynthError::Program { program: program.into(), source }),
+            _ => Failure::Fatal(SynthError::Program { program: program.into(), reason: source }),
         })
     }
 

@@ -63,12 +63,12 @@ pub enum SynthError {
         message: String,
     },
     /// The backend's program does not start.
-    #[error("cannot run {program}: {source}; install it, or change `speech.command.run`")]
+    #[error("cannot run {program}: {reason}; install it, or change `speech.command.run`")]
     Program {
         /// The program.
         program: String,
         /// What the operating system said.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// Too many texts without response or recording.
     #[error(
