@@ -148,7 +148,7 @@ fn a_damaged_journal_is_named() {
 #[test]
 fn configurations_that_make_no_sense_name_the_key() {
     let site = Site::new("http://127.0.0.1:9", 20);
-    let cases: [(&[&str], &str); 20] = [
+    let cases: [(&[&str], &str); 22] = [
         (&["texts.files=[]"], "`texts.files`: name the files of the texts, here or by part in `texts.parts`"),
         (&["texts.parts={train=['texts.tsv']}"], "`texts.parts`: give either `files` or `parts`"),
         (
@@ -158,7 +158,7 @@ fn configurations_that_make_no_sense_name_the_key() {
         (&["texts.colums.text='a'"], "unknown key `texts.colums`; did you mean `texts.columns`?"),
         (&["chat.base_url='api.openai.com'"], "`chat.base_url`: `api.openai.com` must begin with https:// or http://"),
         (&["chat.user='Answer.'"], "`chat.user`: must contain {text}"),
-        (&["chat.requests_per_minute=-1"], "`chat.requests_per_minute`: must not be negative"),
+        (&["chat.requests_per_minute=-1"], "`chat.requests_per_minute`: must be from 0 to 1000000"),
         (&["chat.concurrency=0"], "`chat.concurrency`: must be from 1 to 256"),
         (&["speech.timeout_seconds=0"], "`speech.timeout_seconds`: must be above 0"),
         (&["speech.max_seconds_per_character=0.01"], "`speech.max_seconds_per_character`: must be above"),
@@ -173,6 +173,8 @@ fn configurations_that_make_no_sense_name_the_key() {
         (&["split.shares={valid=0.1}"], "`split`: give either `counts` or `shares`"),
         (&["split.counts.train=1"], "`split.rest`: `train` gets what is left and has no size of its own"),
         (&["split.rest='wav'"], "`split`: `wav` cannot be the name of a part"),
+        (&["shards.shard_mib=0"], "`shards.shard_mib`: must be from 1 to 65536"),
+        (&["prices.response_tokens=-1"], "`prices`: must not be negative"),
         (&["limits.tries=0"], "`limits.tries`: must be at least 1"),
         (&["limits.max_bad_share=1.5"], "`limits.max_bad_share`: must be from 0 to 1"),
     ];

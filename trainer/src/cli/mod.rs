@@ -61,7 +61,7 @@ pub(crate) struct Overrides {
 /// Whatever stopped the command, to be printed as one line (`{:#}`).
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     let result = match cli.command {
-        Command::Config(args) => config::run::<crate::config::RunConfig>(&args),
+        Command::Config(args) => config::run(&args),
         Command::Prepare(args) => prepare::run(args),
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),

@@ -25,14 +25,10 @@ impl SynthConfig {
         Ok(loaded.config)
     }
 
-    /// How the shards are made.
+    /// How the shards are made: of all recordings, as each was checked when it was made.
     pub fn prepare_options(&self) -> PrepareOptions {
-        PrepareOptions {
-            min_seconds: self.shards.min_seconds,
-            max_seconds: self.shards.max_seconds,
-            max_bad_share: self.limits.max_bad_share,
-            shard_bytes: self.shards.shard_mib << 20,
-        }
+        let shard_bytes = self.shards.shard_mib << 20;
+        PrepareOptions { min_seconds: 0.0, max_seconds: f64::INFINITY, max_bad_share: 0.0, shard_bytes }
     }
 
     /// The first value that makes no sense.
@@ -42,6 +38,11 @@ impl SynthConfig {
         self.speech.check()?;
         self.split.iter().try_for_each(SplitConfig::check)?;
         self.limits.check()?;
+        let prices = &self.prices;
+        let all = [prices.prompt_per_1k_tokens, prices.response_per_1k_tokens, prices.speech_per_1m_characters];
+        if all.iter().chain([&prices.response_tokens]).any(|price| *price < 0.0) {
+            return wrong("prices", "must not be negative");
+        }
         if !(1..=65_536).contains(&self.shards.shard_mib) {
             return wrong("shards.shard_mib", "must be from 1 to 65536");
         }
@@ -78,9 +79,7 @@ impl ChatConfig {
         if !self.user.contains("{text}") && !self.system.contains("{text}") {
             return wrong("chat.user", "must contain {text}");
         }
-        if !(self.requests_per_minute >= 0.0) {
-            return wrong("chat.requests_per_minute", "must not be negative");
-        }
+        rate("chat", self.requests_per_minute)?;
         workers("chat", self.concurrency, self.timeout_seconds)
     }
 }
@@ -113,9 +112,7 @@ impl AzureConfig {
         if self.voices.is_empty() {
             return wrong("speech.azure.voices", "name at least one");
         }
-        if !(self.requests_per_minute >= 0.0) {
-            return wrong("speech.azure.requests_per_minute", "must not be negative");
-        }
+        rate("speech.azure", self.requests_per_minute)?;
         emotions("speech.azure.styles", &self.styles)
     }
 }
@@ -126,7 +123,8 @@ impl CommandConfig {
             return wrong("speech.command.run", "name a program and its arguments");
         }
         let uses = |name: &str| self.run.iter().any(|argument| argument.contains(name));
-        if !self.persistent && !(uses("{text}") && uses("{out}")) {
+        let complete = uses("{text}") && uses("{out}");
+        if !self.persistent && !complete {
             return wrong("speech.command.run", "must contain {text} and {out}");
         }
         emotions("speech.command.styles", &self.styles)
@@ -195,6 +193,13 @@ fn workers(section: &str, concurrency: usize, timeout_seconds: f64) -> Result<()
     match (0.0..=86_400.0).contains(&timeout_seconds) && timeout_seconds > 0.0 {
         true => Ok(()),
         false => wrong(&format!("{section}.timeout_seconds"), "must be above 0 and at most 86400"),
+    }
+}
+
+fn rate(section: &str, requests_per_minute: f64) -> Result<(), Problem> {
+    match (0.0..=1e6).contains(&requests_per_minute) {
+        true => Ok(()),
+        false => wrong(&format!("{section}.requests_per_minute"), "must be from 0 to 1000000; 0 is no limit"),
     }
 }
 

@@ -177,14 +177,10 @@ section! {
 }
 
 section! {
-    /// As the options of `echat prepare`.
+    /// As `echat prepare` makes them.
     pub struct ShardsConfig {
         /// Size of a shard in MiB, at most.
         pub shard_mib: usize = 512,
-        /// Recordings shorter than this many seconds are left out.
-        pub min_seconds: f64 = 0.1,
-        /// Recordings longer than this many seconds are left out.
-        pub max_seconds: f64 = 60.0,
     }
 }
 

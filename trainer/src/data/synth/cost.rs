@@ -64,7 +64,7 @@ pub fn estimate(config: &SynthConfig, out: &Path, accept_changes: bool) -> Resul
     let items = texts::read(&config.texts)?;
     let parts = sizes(config, &items)?;
     let place = Place::new(out);
-    if let (Found::Other(key), false) = (place.look(&identity(config, &items))?, accept_changes) {
+    if let (Found::Other(key), false) = (place.look(&identity(config, &items, &parts))?, accept_changes) {
         return Err(SynthError::Changed { path: out.into(), key });
     }
     let known = Known::read(&place.journal())?;

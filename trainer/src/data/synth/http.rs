@@ -9,6 +9,8 @@ use ureq::http::HeaderMap;
 
 /// A reply larger than this is none to a question or a sentence.
 const MAX_BYTES: u64 = 64 << 20;
+/// A server that wants a longer pause is asked again after this one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// So much of a server's message is repeated.
 const MESSAGE_CHARACTERS: usize = 200;
 
@@ -84,7 +86,7 @@ impl<'a> Endpoint<'a> {
         match status {
             408 | 429 | 500..=599 => {
                 // The others need not find out one by one.
-                asked.into_iter().for_each(|time| self.bucket.pause(time.min(Duration::from_secs(60))));
+                asked.into_iter().for_each(|time| self.bucket.pause(time.min(LONGEST_PAUSE)));
                 Failure::Again(reason, asked)
             }
             _ => Failure::Never(reason),

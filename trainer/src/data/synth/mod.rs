@@ -76,8 +76,8 @@ pub enum Outcome {
 /// Whatever stopped it; what was paid for is kept.
 pub fn build(config: &SynthConfig, out: &Path, accept_changes: bool, watch: Watch<'_>) -> Result<Outcome, SynthError> {
     let items = texts::read(&config.texts)?;
-    sizes(config, &items)?;
-    let (place, identity) = (Place::new(out), place::identity(config, &items));
+    let parts = sizes(config, &items)?;
+    let (place, identity) = (Place::new(out), place::identity(config, &items, &parts));
     match place.look(&identity)? {
         Found::Finished => return Ok(Outcome::Finished),
         Found::Other(key) if !accept_changes => return Err(SynthError::Changed { path: out.into(), key }),

@@ -94,23 +94,21 @@ impl Place {
         self.write(&self.root.join(RUN_FILE), format!("{identity:#}\n").as_bytes())
     }
 
-    /// Removes the statistics and, first, what they stand for: the parts' manifests and shards.
+    /// Removes what an earlier run may have finished: the statistics first, as they say that it did, then its parts.
     pub fn reopen(&self) -> Result<(), SynthError> {
-        let path = self.stats();
-        let Ok(bytes) = std::fs::read(&path) else { return Ok(()) };
-        let stats: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        for part in stats["parts"].as_object().into_iter().flat_map(|parts| parts.keys()) {
-            self.clear_part(part)?;
-        }
-        std::fs::remove_file(&path).map_err(SynthError::io("remove", &path))
+        let (stats, run) = (self.stats(), self.root.join(RUN_FILE));
+        std::fs::remove_file(&stats).or_else(absent).map_err(SynthError::io("remove", &stats))?;
+        let bytes = std::fs::read(&run).map_err(SynthError::io("read", &run))?;
+        let there: Value = serde_json::from_slice(&bytes).map_err(|e| SynthError::io("read", &run)(e.into()))?;
+        let parts = there["parts"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        parts.into_iter().try_for_each(|part| self.clear_part(part))
     }
 
     /// Removes the manifest and the shards of a part, whole or not.
     pub fn clear_part(&self, part: &str) -> Result<(), SynthError> {
         let (manifest, shards) = (self.root.join(format!("{part}.jsonl")), self.root.join(part));
-        let gone = |e: std::io::Error| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) };
-        std::fs::remove_file(&manifest).or_else(gone).map_err(SynthError::io("remove", &manifest))?;
-        std::fs::remove_dir_all(&shards).or_else(gone).map_err(SynthError::io("remove", &shards))
+        std::fs::remove_file(&manifest).or_else(absent).map_err(SynthError::io("remove", &manifest))?;
+        std::fs::remove_dir_all(&shards).or_else(absent).map_err(SynthError::io("remove", &shards))
     }
 
     /// Writes a file that is whole or not there.
@@ -123,8 +121,13 @@ impl Place {
     }
 }
 
+/// What is not there need not be removed.
+fn absent(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
 /// What decides the corpus: texts, what is asked about them, split, shards. How it is asked (limits, prices, keys, addresses) is not in it.
-pub fn identity(config: &SynthConfig, items: &[Item]) -> Value {
+pub fn identity(config: &SynthConfig, items: &[Item], parts: &[(String, usize)]) -> Value {
     let mut texts = Sha256::new();
     items.iter().for_each(|item| texts.update(serde_json::to_vec(item).unwrap_or_default()));
     let texts: String = texts.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -141,7 +144,7 @@ pub fn identity(config: &SynthConfig, items: &[Item]) -> Value {
     };
     let speech = json!({"backend": config.speech.backend, "seed": config.speech.seed,
                         config.speech.backend.to_string(): backend});
-    let parts: Vec<&String> = config.texts.parts.keys().collect();
+    let parts: Vec<&str> = parts.iter().map(|(name, _)| name.as_str()).collect();
     json!({"version": 1, "texts": texts, "parts": parts, "chat": chat, "speech": speech, "split": config.split,
            "shards": config.shards})
 }
