@@ -190,6 +190,22 @@ fn another_question_is_refused_or_asked_alone() {
 }
 
 #[test]
+fn another_split_asks_nothing_and_leaves_nothing_of_the_former_one() {
+    let server = Server::good();
+    let site = Site::new(&server.url, 10);
+    site.run("out", &[]).good();
+    let split = ["--set", "split.rest='most'", "--set", "split.seed=9"];
+    assert!(site.run("out", &split).error().contains("another `parts`"));
+    assert!(site.path("out/train/index.json").exists());
+    let renamed = [&split[..], &["--accept-changes"]].concat();
+    site.run("out", &renamed).good();
+    assert_eq!(server.asked().len(), 20);
+    assert!(!site.path("out/train").exists() && !site.path("out/train.jsonl").exists());
+    site.run("fresh", &split).good();
+    assert!(corpus(&site.path("out")) == corpus(&site.path("fresh")));
+}
+
+#[test]
 fn texts_with_responses_and_voices_ask_nobody_else() {
     let server = Server::good();
     let site = Site::new(&server.url, 0);

@@ -11,10 +11,16 @@ use crate::data::audio::{self, Clip, SAMPLE_RATE};
 use crate::data::draw::Draws;
 use crate::data::emotion::Emotion;
 use crate::data::wav;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// A recording may be longer than its text asks for by so many seconds, for margins.
 const MARGIN_SECONDS: f64 = 3.0;
+/// A WAV file's samples begin within so many bytes.
+const HEADER_BYTES: u64 = 512;
+/// A WAV header that announces so many bytes or more was sent before the length was known.
+const UNKNOWN_LENGTH: u32 = 0x7fff_0000;
 /// A recording that never gets this loud, of 32,768, is silence.
 const SILENT_PEAK: u16 = 32;
 
@@ -96,12 +102,34 @@ impl Speaker<'_> {
             Self::Azure(endpoint) => azure::speak(endpoint, &config.azure, question, scratch)?,
             Self::Command(runner) => runner.speak(question, scratch)?,
         }
+        settle_length(scratch).map_err(io("write", scratch))?;
         let speech = check(config, question, scratch).map_err(|reason| Failure::Again(reason, None))?;
         let whole = scratch.with_extension("done.wav");
         wav::write(&whole, &speech).map_err(io("write", &whole))?;
         std::fs::rename(&whole, to).map_err(io("rename", &whole))?;
         Ok(speech.len() as u64)
     }
+}
+
+/// Writes the true lengths into a WAV header that was sent before they were known: 0, or about as much as fits.
+fn settle_length(path: &Path) -> std::io::Result<()> {
+    let mut file = File::options().read(true).write(true).open(path)?;
+    let mut header = Vec::new();
+    Read::by_ref(&mut file).take(HEADER_BYTES).read_to_end(&mut header)?;
+    let Some(data) = header.windows(4).position(|w| w == b"data").filter(|_| header.starts_with(b"RIFF")) else {
+        return Ok(());
+    };
+    let Some(&[a, b, c, d]) = header.get(data + 4..data + 8) else { return Ok(()) };
+    let length = u32::from_le_bytes([a, b, c, d]);
+    let true_length = file.metadata()?.len().saturating_sub(data as u64 + 8);
+    if (1..UNKNOWN_LENGTH).contains(&length) || true_length == 0 {
+        return Ok(());
+    }
+    for (at, length) in [(4, true_length + data as u64), (data as u64 + 4, true_length)] {
+        file.seek(SeekFrom::Start(at))?;
+        file.write_all(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes())?;
+    }
+    Ok(())
 }
 
 /// The samples of the recording at `path`, if it can be one of `question`.
@@ -123,5 +151,34 @@ fn check(config: &SpeechConfig, question: &Question<'_>, path: &Path) -> Result<
     match speech.iter().any(|x| x.unsigned_abs() >= SILENT_PEAK) {
         true => Ok(speech),
         false => Err("its recording is silent".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn lengths_unknown_when_the_header_was_sent_are_settled_and_others_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.wav");
+        let samples: Vec<i16> = (0..4000).map(|n| (n % 100) * 50).collect();
+        wav::write(&path, &samples).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for length in [0, 0x7fff_f000, u32::MAX] {
+            let mut streamed = whole.clone();
+            streamed[4..8].copy_from_slice(&length.to_le_bytes());
+            streamed[40..44].copy_from_slice(&length.to_le_bytes());
+            std::fs::write(&path, &streamed).unwrap();
+            settle_length(&path).unwrap();
+            assert!(std::fs::read(&path).unwrap() == whole, "{length}");
+            assert_eq!(audio::load(&path, &Clip::default()).unwrap(), samples);
+        }
+        for other in [&whole[..2000], b"RIFF", b"", b"ID3 no data at all", b"RIFF1234WAVEdata", &whole[..42]] {
+            std::fs::write(&path, other).unwrap();
+            settle_length(&path).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), other);
+        }
     }
 }
