@@ -127,16 +127,12 @@ fn concurrency_is_used_and_kept() {
 fn the_rate_is_kept() {
     let server = Server::good();
     let site = Site::new(&server.url, 15);
-    // 10 a second: after the first second's worth, one each 0.1 s.
+    // The first at once, then 10 a second.
     site.run("out", &["--set", "chat.requests_per_minute=600"]).good();
     let times: Vec<_> = server.asked_for(Api::Chat).iter().map(|asked| asked.at).collect();
     assert_eq!(times.len(), 15);
     let took = *times.last().unwrap() - times[0];
     assert!(took >= Duration::from_millis(1300), "{took:?}");
-    // The bucket holds up to a second's tokens, so that no second sees more than twice the rate.
-    for window in times.windows(11) {
-        assert!(window[10] - window[0] >= Duration::from_millis(400), "{:?}", window[10] - window[0]);
-    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn passing(api: Api, text: &str, index: usize) -> Act {
         status(503, "", "full"),
         status(408, "", "late"),
         status(429, "", "many"),
-        Act::Slow(Duration::from_millis(1500)),
+        Act::Slow(Duration::from_millis(3000)),
         Act::Truncated,
         Act::Other("text/html", b"<html>502 Bad Gateway</html>".to_vec()),
     ];
@@ -100,7 +100,6 @@ fn retry_after_is_obeyed_by_all_requests() {
     // One more may have been on its way; then nobody asks for a second.
     let quiet = asked.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap();
     assert!(quiet >= Duration::from_millis(800), "{quiet:?}");
-    assert!(asked.iter().filter(|a| a.at - asked[0].at < Duration::from_secs(1)).count() <= 4);
 }
 
 #[test]
@@ -124,7 +123,7 @@ fn tries_end_and_what_failed_is_listed_or_too_much() {
     assert!(reason.starts_with("what it gave is no recording: not decodable") && !reason.contains("tmp"), "{reason}");
     let error = site.run("strict", &["--set", "limits.tries=2", "--set", "limits.max_bad_share=0.0"]);
     let wanted = "error: 1 of 20 texts have no response, more than the allowed share of 0; the first is ./texts.tsv:5: the server \
-        answered 500: always (try 2 of 2); what was made is kept: run again to go on";
+        answered 500: always (try 2 of 2); what was made is kept: mend the cause or raise `limits.max_bad_share`, then run again";
     assert_eq!(error.error(), wanted);
     assert!(!site.path("strict/stats.json").exists());
 }

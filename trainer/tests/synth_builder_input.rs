@@ -118,7 +118,7 @@ fn keys_are_found_or_missed_without_being_shown() {
 #[test]
 fn a_directory_that_is_nobody_s_or_in_use_is_left_alone() {
     let server = Server::start(std::time::Duration::from_millis(50), |_, _, _| server::Act::Good);
-    let site = Site::new(&server.url, 20);
+    let site = Site::new(&server.url, 60);
     std::fs::create_dir(site.path("mine")).unwrap();
     site.write("mine/novel.txt", "x");
     let said = site.run("mine", &[]);

@@ -113,11 +113,11 @@ files = ["texts.tsv"]
 [chat]
 base_url = "{url}/v1"
 requests_per_minute = 0
-timeout_seconds = 1.0
+timeout_seconds = 2.0
 
 [speech]
 backend = "azure"
-timeout_seconds = 1.0
+timeout_seconds = 2.0
 
 [speech.azure]
 endpoint = "{url}"

@@ -73,7 +73,7 @@ pub enum SynthError {
     /// Too many texts without response or recording.
     #[error(
         "{bad} of {total} texts have no {what}, more than the allowed share of {share}; the first is {example}; what was made is kept: \
-         run again to go on"
+         mend the cause or raise `limits.max_bad_share`, then run again"
     )]
     TooManyBad {
         /// How many so far.

@@ -47,14 +47,15 @@ impl Halt {
 struct Tokens {
     per_second: f64,
     left: f64,
-    counted: Instant,
+    /// When they were last counted; not before the first request, or a late one would find many.
+    counted: Option<Instant>,
     /// The server asked for no requests until then.
     paused: Instant,
 }
 
 impl Tokens {
     fn new(per_minute: f64, now: Instant) -> Self {
-        Self { per_second: per_minute / 60.0, left: 1.0, counted: now, paused: now }
+        Self { per_second: per_minute / 60.0, left: 1.0, counted: None, paused: now }
     }
 
     /// Takes a token, or says how long to wait before asking again.
@@ -65,9 +66,9 @@ impl Tokens {
         if self.per_second <= 0.0 {
             return None;
         }
-        let since = now.saturating_duration_since(self.counted).as_secs_f64();
+        let since = self.counted.map_or(0.0, |counted| now.saturating_duration_since(counted).as_secs_f64());
         self.left = (self.left + since * self.per_second).min(self.per_second.max(1.0));
-        self.counted = now;
+        self.counted = Some(now);
         if self.left >= 1.0 {
             self.left -= 1.0;
             return None;
