@@ -13,6 +13,11 @@ pub fn no_color() -> bool {
     read("NO_COLOR").is_some()
 }
 
+/// The variable a user's configuration names, such as that of an API key; unset, empty and non-Unicode are all `None`.
+pub fn named(name: &str) -> Option<String> {
+    read(name)
+}
+
 /// A variable's value; unset, empty and non-Unicode are all `None`.
 pub(crate) fn read(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|v| !v.trim().is_empty())

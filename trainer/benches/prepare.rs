@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use echat::data::audio::{Clip, load};
-use echat::data::prepare::{Format, PrepareOptions, Source, prepare};
+use echat::data::prepare::{PrepareOptions, Source, prepare};
 use echat::data::wav;
 use echat::dist::{Solo, World};
 
@@ -35,8 +35,7 @@ fn main() {
     for (name, manifest) in
         [("wav", "wav.jsonl"), ("flac", "flac.jsonl"), ("opus", "opus.jsonl"), ("one long opus, cut", "long.jsonl")]
     {
-        let (path, format) = (dir.path().join(manifest), Format::Jsonl);
-        let source = Source { path, format, subsets: Vec::new(), rules: format.rules() };
+        let source = Source::json_lines(&dir.path().join(manifest));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         let best = (0..3)
             .map(|round| {

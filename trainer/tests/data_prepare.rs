@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use echat::data::prepare::{Format, PrepareError, PrepareOptions, Prepared, Progress, Source, prepare};
+use echat::data::prepare::{PrepareError, PrepareOptions, Prepared, Progress, Source, prepare};
 use echat::data::shard::ShardError;
 use echat::data::{Corpus, CorpusOptions, Target};
 use echat::dist::{Solo, World};
@@ -43,8 +43,7 @@ fn watched(
     options: &PrepareOptions,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Prepared, PrepareError> {
-    let (path, format) = (manifest.to_path_buf(), Format::Jsonl);
-    let source = Source { path, format, subsets: Vec::new(), rules: format.rules() };
+    let source = Source::json_lines(manifest);
     Ok(prepare(&[source], out, options, &mut Solo::new(World::single("here")), progress)?.unwrap())
 }
 

@@ -3,11 +3,20 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::Args;
-use serde::{Serialize, de::DeserializeOwned};
+use clap::{Args, ValueEnum};
 
 use super::{Overrides, print};
-use crate::config::{Describe, describe_markdown, load};
+use crate::config::{RunConfig, describe_markdown, load};
+use crate::data::synth::config::SynthConfig;
+
+/// What a configuration is for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    /// Training, evaluation, conversation
+    Train,
+    /// `echat synth`
+    Synth,
+}
 
 /// Shows a configuration with defaults filled in, or documents every key
 #[derive(Debug, Args)]
@@ -18,14 +27,15 @@ pub(crate) struct ConfigArgs {
     #[command(flatten)]
     overrides: Overrides,
     /// Prints every section and key as Markdown instead
-    #[arg(long, conflicts_with_all = ["path", "sets"])]
-    describe: bool,
+    #[arg(long, value_name = "KIND", num_args = 0..=1, default_missing_value = "train", conflicts_with_all = ["path", "sets"])]
+    describe: Option<Kind>,
 }
 
-pub(crate) fn run<T: DeserializeOwned + Serialize + Describe>(args: &ConfigArgs) -> anyhow::Result<()> {
-    let text = match &args.path {
-        Some(path) => load::<T>(path, &args.overrides.sets)?.resolved_toml()?,
-        None => describe_markdown::<T>(),
+pub(crate) fn run(args: &ConfigArgs) -> anyhow::Result<()> {
+    let text = match (&args.path, args.describe) {
+        (Some(path), _) => load::<RunConfig>(path, &args.overrides.sets)?.resolved_toml()?,
+        (None, Some(Kind::Synth)) => describe_markdown::<SynthConfig>(),
+        (None, _) => describe_markdown::<RunConfig>(),
     };
     print(&text).context("cannot write to standard output")
 }

@@ -6,6 +6,7 @@ mod config;
 mod data;
 mod eval;
 mod export;
+mod mini;
 mod prepare;
 mod synth;
 mod train;
@@ -41,6 +42,7 @@ enum Command {
     Chat(chat::ChatArgs),
     Export(export::ExportArgs),
     Synth(synth::SynthArgs),
+    Mini(mini::MiniArgs),
 }
 
 /// A configuration file and what overrides it.
@@ -67,7 +69,7 @@ pub(crate) struct Overrides {
 /// Whatever stopped the command, to be printed as one line (`{:#}`).
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     let result = match cli.command {
-        Command::Config(args) => config::run::<crate::config::RunConfig>(&args),
+        Command::Config(args) => config::run(&args),
         Command::Prepare(args) => prepare::run(args),
         Command::Data(args) => data::run(&args),
         Command::Cache(args) => cache::run(&args),
@@ -75,7 +77,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Export(args) => export::run(&args),
-        Command::Synth(args) => synth::run(args),
+        Command::Synth(args) => synth::run(&args),
+        Command::Mini(args) => mini::run(args),
     };
     // With several ranks an error gets here from before they were connected.
     if let (Err(_), Ok(world)) = (&result, World::from_env()) {

@@ -1,71 +1,96 @@
-//! `echat synth`: makes the miniature's corpus.
+//! `echat synth`: builds a corpus of spoken questions with responses.
 
 use super::ConfigFile;
+use crate::data::emotion::Emotion;
+use crate::data::stats;
 use crate::data::synth::config::SynthConfig;
-use crate::data::synth::{Entry, Progress, Report, generate};
+use crate::data::synth::cost::{Estimate, estimate};
+use crate::data::synth::output::Report;
+use crate::data::synth::{Outcome, Progress, build};
+use crate::metrics::Work;
 use anyhow::Result;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
 
-/// Make a corpus of spoken questions in five emotions from recorded syllables and espeak-ng.
+/// Builds a corpus like E-chat200: responses by a chat endpoint, speech by a TTS backend, manifests, shards, statistics
 #[derive(Args, Debug)]
-pub struct SynthArgs {
+pub(crate) struct SynthArgs {
     #[command(flatten)]
     config: ConfigFile,
-    /// A new directory for manifests, recordings, text and tokenizer
+    /// A new directory, or that of a run to be continued
     out: PathBuf,
-    /// Print this many utterances of each part
-    #[arg(long, default_value_t = 0)]
-    show: usize,
+    /// Print what would be done and what it would cost; send and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Go on with a run that asked for something else, and make anew what that changes
+    #[arg(long)]
+    accept_changes: bool,
 }
 
 /// Runs `echat synth`.
-pub fn run(args: SynthArgs) -> Result<()> {
-    let start = Instant::now();
+pub(crate) fn run(args: &SynthArgs) -> Result<()> {
     let config = SynthConfig::load(&args.config.path, &args.config.overrides.sets)?;
-    let bar = ProgressBar::new(0);
-    bar.set_style(ProgressStyle::with_template("synth {wide_bar} {pos}/{len} utterances, {eta} left")?);
-    let report = generate(&config, &args.out, &|progress| match progress {
-        Progress::Planned(utterances) => bar.set_length(utterances as u64),
-        Progress::Made => bar.inc(1),
+    let out = args.out.display();
+    if args.dry_run {
+        super::print(&expected(&estimate(&config, &args.out, args.accept_changes)?))?;
+        return Ok(());
+    }
+    let bar: Mutex<Option<Work>> = Mutex::new(None);
+    let outcome = build(&config, &args.out, args.accept_changes, &|progress| {
+        let mut bar = bar.lock().unwrap_or_else(PoisonError::into_inner);
+        match progress {
+            Progress::Begin { what, total } => *bar = Some(Work::new(&format!("{what}s"), total as u64)),
+            Progress::Advance => bar.iter_mut().for_each(|bar| bar.advance(1)),
+            Progress::End => bar.take().into_iter().for_each(Work::finish),
+        }
     })?;
-    bar.finish_and_clear();
-    let seconds = start.elapsed().as_secs_f64();
-    super::print(&format!("{}{} written in {seconds:.1} s\n", table(&report, args.show), args.out.display()))?;
+    super::print(&match outcome {
+        Outcome::Finished => format!("{out} is finished: nothing to do\n"),
+        Outcome::Built(report) => format!("{}{out} is finished\n", built(&report, &args.out)),
+    })?;
     Ok(())
 }
 
-fn table(report: &Report, show: usize) -> String {
-    let mut lines = vec![format!("{:<12} {:>10} {:>8}", "part", "utterances", "seconds")];
-    for (part, entries) in &report.parts {
-        let seconds: f64 = entries.iter().map(|e| e.duration).sum();
-        lines.push(format!("{:<12} {:>10} {seconds:>8.0}", part.name(), entries.len()));
-        lines.extend(entries.iter().take(show).map(describe));
-    }
-    let (known, unseen) = report.sentences;
-    let (text, tokens) = (report.text, report.vocabulary);
-    lines.push(format!("{known} known sentences, {unseen} held out; {text} lines of text; {tokens} tokens"));
-    for (speaker, syllables) in &report.substituted {
-        let list = syllables.join(" ");
-        lines.push(format!("{speaker}: {} syllables in another tone than written: {list}", syllables.len()));
-    }
-    lines.push(format!(
-        "{:<10} {:>6} {:>9} {:>8} {:>9} {:>13}",
-        "emotion", "s/char", "pitch Hz", "rise st", "level dB", "brightness Hz"
-    ));
-    lines.extend(report.sounds.iter().map(|(emotion, s)| {
-        let name = emotion.name();
+fn expected(estimate: &Estimate) -> String {
+    let texts: usize = estimate.emotions.iter().sum();
+    let emotions = Emotion::ALL.iter().zip(estimate.emotions).map(|(emotion, count)| format!("{emotion} {count}"));
+    let parts = estimate.parts.iter().map(|(part, size)| format!("{part} {size}"));
+    let ((answered, asked), (spoken, lacking), cost) = (estimate.responses, estimate.recordings, &estimate.cost);
+    let (prompt, response) = (cost.prompt_tokens, cost.response_tokens);
+    let lines = [
+        format!("texts       {texts}: {}", emotions.collect::<Vec<_>>().join(", ")),
+        format!("parts       {}", parts.collect::<Vec<_>>().join(", ")),
         format!(
-            "{name:<10} {:>6.3} {:>9.0} {:>8.1} {:>9.2} {:>13.0}",
-            s.pace, s.pitch, s.rise, s.level_db, s.brightness
-        )
-    }));
+            "responses   {answered} there, {asked} to ask for: about {prompt} tokens sent, {response} received, {:.2}",
+            cost.responses
+        ),
+        format!(
+            "recordings  {spoken} there, {lacking} to make: {} characters billed, {:.2}",
+            cost.characters, cost.speech
+        ),
+        format!(
+            "cost        about {:.2} by [prices]; at least {:.0} minutes by the rates allowed",
+            cost.sum(),
+            estimate.minutes.ceil()
+        ),
+        "dry run     nothing was sent or written".to_string(),
+    ];
     lines.join("\n") + "\n"
 }
 
-fn describe(e: &Entry) -> String {
-    let response = e.response.as_deref().unwrap_or("-");
-    format!("  {}  {:.2} s  {:<9} {:<9}  {}  ->  {response}", e.id, e.duration, e.speaker, e.emotion, e.text)
+fn built(report: &Report, out: &std::path::Path) -> String {
+    let mut text = stats::table(report.parts.iter().map(|(part, stats)| (part.as_str(), stats)));
+    let cost = &report.cost;
+    if cost.prompt_tokens + cost.response_tokens + cost.characters > 0 {
+        let (prompt, response, characters) = (cost.prompt_tokens, cost.response_tokens, cost.characters);
+        text += &format!(
+            "paid for {prompt} + {response} tokens and {characters} characters: {:.2} by [prices]\n",
+            cost.sum()
+        );
+    }
+    if report.rejected > 0 {
+        text += &format!("{} texts left out, listed in {}\n", report.rejected, out.join("rejects.jsonl").display());
+    }
+    text
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The emotion a question is spoken with. Its id, `as usize`, is the class of the emotion branch's logits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Emotion {
     /// Id 0.

@@ -9,6 +9,7 @@ pub mod emotion;
 pub mod features;
 pub mod loader;
 pub mod manifest;
+pub mod mini;
 pub mod prepare;
 pub mod sampler;
 pub mod shard;

@@ -185,5 +185,5 @@ pub fn prepare(
 
 /// Bytes of so many seconds of audio in a shard.
 fn audio_bytes(seconds: f64) -> usize {
-    (seconds * f64::from(SAMPLE_RATE)).ceil() as usize * 2
+    ((seconds * f64::from(SAMPLE_RATE)).ceil() as usize).saturating_mul(2)
 }

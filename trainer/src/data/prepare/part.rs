@@ -160,7 +160,7 @@ fn portions<'a>(mut items: &'a [Item], options: &PrepareOptions) -> Vec<&'a [Ite
         let mut bytes = 0;
         let fits = items.iter().take_while(|item| {
             if let Item::Recording(recording, _) = item {
-                bytes += expected_bytes(recording, options.max_seconds);
+                bytes = expected_bytes(recording, options.max_seconds).saturating_add(bytes);
             }
             bytes <= options.shard_bytes
         });

@@ -56,9 +56,9 @@ impl Cutter {
 pub(super) fn expected_bytes(recording: &Recording, usual: f64) -> usize {
     let of = |segment: &Segment| {
         let seconds = if recording.sound == Sound::None { 0.0 } else { segment.duration.unwrap_or(usual) };
-        audio_bytes(seconds) + segment.id.len() + segment.text.len() + OVERHEAD
+        audio_bytes(seconds).saturating_add(segment.id.len() + segment.text.len() + OVERHEAD)
     };
-    recording.segments.iter().map(of).sum()
+    recording.segments.iter().map(of).fold(0, usize::saturating_add)
 }
 
 /// Goes through all sources. `visit` is given the part, the number of the first utterance among those with a recording, and what was found, its

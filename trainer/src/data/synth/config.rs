@@ -1,244 +1,241 @@
-//! The corpus file (`configs/mini/corpus.toml`): who speaks, how each emotion sounds, how much is made.
+//! The builder's configuration (`configs/echat/synth.toml`, `configs/mini/synth.toml`).
 
-use super::error::SynthError;
-use crate::config::{Describe, Loaded, Shape, load, section};
+use crate::config::{choice, section};
 use crate::data::emotion::Emotion;
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
-
-/// A number drawn anew for each utterance: `[mean, spread]`, uniform in mean ± spread.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Spread(pub f64, pub f64);
-
-impl Describe for Spread {
-    fn shape() -> Shape {
-        <Vec<f64>>::shape()
-    }
-}
-
-/// `[least, most]`, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Range(pub usize, pub usize);
-
-impl Describe for Range {
-    fn shape() -> Shape {
-        <Vec<usize>>::shape()
-    }
-}
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 section! {
-    /// Everything a corpus is made from.
+    /// Every key of a corpus that `echat synth` builds.
     pub struct SynthConfig {
-        /// Seed of everything except which sentences are held out.
-        pub seed: u64,
-        /// The sentence file.
-        pub sentences: PathBuf,
-        /// Which sentences are held out.
-        pub split: SplitConfig,
-        /// How much is made.
-        pub counts: Counts,
-        /// Where recorded syllables lie: one directory per syllable, named by its zhuyin and tone.
-        pub recordings: PathBuf,
-        /// The program that speaks the synthetic voices.
-        pub espeak: PathBuf,
-        /// Who speaks.
-        pub voice: Vec<VoiceConfig>,
-        /// Root-mean-square level of every utterance, in full scale; the same for all emotions.
-        pub level: f64,
-        /// Silence before and after an utterance, in milliseconds.
-        pub margin_ms: Spread,
-        /// White noise below the speech, in dB.
-        pub noise_db: Spread,
-        /// How the emotions sound.
-        pub emotion: Emotions,
-        /// Single syllables, words and random strings.
-        pub words: WordsConfig,
-        /// Text to train a small decoder on.
-        pub text: TextConfig,
+        /// The questions.
+        pub texts: TextsConfig,
+        /// Who answers them; without this section the responses are those of the texts.
+        pub chat: Option<ChatConfig> = None,
+        /// Who speaks them.
+        pub speech: SpeechConfig,
+        /// How the corpus is divided; needed by `texts.files`, not allowed with `texts.parts`.
+        pub split: Option<SplitConfig> = None,
+        /// The feature shards.
+        pub shards: ShardsConfig = ShardsConfig::default(),
+        /// What is done about failures.
+        pub limits: LimitsConfig = LimitsConfig::default(),
+        /// What things cost, for the estimate and the report; in any currency.
+        pub prices: PricesConfig = PricesConfig::default(),
     }
 }
 
 section! {
-    /// The held-out sentences depend on this section and the sentence file alone.
+    /// Emotion-labelled texts: TSV files with a header line, or JSONL.
+    pub struct TextsConfig {
+        /// The files below are relative to it.
+        pub folder: PathBuf = PathBuf::from("."),
+        /// One pool of texts, which `[split]` divides.
+        pub files: Vec<PathBuf> = Vec::new(),
+        /// Instead of `files`: the files of each part of the corpus.
+        pub parts: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new(),
+        /// What the columns or keys are called.
+        pub columns: ColumnsConfig = ColumnsConfig::default(),
+        /// Labels of the files that mean one of the five emotions: `happiness = "cheerful"`.
+        pub emotions: BTreeMap<String, String> = BTreeMap::new(),
+    }
+}
+
+section! {
+    /// Names of columns (TSV) or keys (JSONL). Those of text and emotion must be there.
+    pub struct ColumnsConfig {
+        /// What is said.
+        pub text: String = "text".into(),
+        /// How it is said.
+        pub emotion: String = "emotion".into(),
+        /// Optional: what is answered; where there is one, nobody else is asked.
+        pub response: String = "response".into(),
+        /// Optional: unique, fit for a file name; by default the file's stem, `-` and the line number.
+        pub id: String = "id".into(),
+        /// Optional: who says it; by default drawn from the backend's voices.
+        pub voice: String = "voice".into(),
+        /// Optional: what is spoken where that is written differently, such as pinyin.
+        pub spoken: String = "spoken".into(),
+    }
+}
+
+section! {
+    /// Responses by any OpenAI-compatible chat endpoint (`POST BASE_URL/chat/completions`).
+    pub struct ChatConfig {
+        /// Where it is.
+        pub base_url: String = "https://api.openai.com/v1".into(),
+        /// Who answers; the paper's by default.
+        pub model: String = "gpt-3.5-turbo".into(),
+        /// The environment variable that holds the key; "" for an endpoint that wants none.
+        pub key_env: String = "OPENAI_API_KEY".into(),
+        /// A file that holds the key, instead of the variable.
+        pub key_file: Option<PathBuf> = None,
+        /// The system message; {text} and {emotion} stand for the question's.
+        pub system: String = "You are a warm and attentive listener. Someone speaks to you; you are told what is said and with which \
+            emotion. Answer in the language of the speaker with one or two sentences that respond to both and comfort where \
+            comfort is needed. Write the response only.".into(),
+        /// The user's message.
+        pub user: String = "Emotion: {emotion}\nText: {text}".into(),
+        /// Sampling temperature, if it is to be sent.
+        pub temperature: Option<f64> = None,
+        /// Longest response in tokens, if it is to be sent. A response cut off there is left out.
+        pub max_tokens: Option<u32> = None,
+        /// The endpoint's sampling seed, if it is to be sent.
+        pub seed: Option<u32> = None,
+        /// Requests a minute, at most; 0 for no limit.
+        pub requests_per_minute: f64 = 500.0,
+        /// Requests in flight, at most.
+        pub concurrency: usize = 8,
+        /// A request that takes longer has failed.
+        pub timeout_seconds: f64 = 60.0,
+    }
+}
+
+choice! {
+    /// What speaks.
+    pub enum Backend {
+        /// An Azure-compatible REST endpoint: `[speech.azure]`.
+        Azure = "azure",
+        /// A local program: `[speech.command]`.
+        Command = "command",
+    }
+}
+
+section! {
+    /// Speech by a TTS backend. Whatever it gives is kept as WAV, 16 kHz, mono.
+    pub struct SpeechConfig {
+        /// Which one.
+        pub backend: Backend,
+        /// Seed of the draw of voices; each text's depends on its id alone.
+        pub seed: u64 = 1,
+        /// Requests in flight or programs running, at most.
+        pub concurrency: usize = 4,
+        /// What takes longer has failed.
+        pub timeout_seconds: f64 = 60.0,
+        /// Less speech than this for a character of text is no recording of it.
+        pub min_seconds_per_character: f64 = 0.02,
+        /// More speech than this for a character of text, and 3 s, is no recording of it.
+        pub max_seconds_per_character: f64 = 1.0,
+        /// Backend "azure".
+        pub azure: AzureConfig = AzureConfig::default(),
+        /// Backend "command".
+        pub command: CommandConfig = CommandConfig::default(),
+    }
+}
+
+section! {
+    /// `POST ENDPOINT/cognitiveservices/v1` with SSML.
+    pub struct AzureConfig {
+        /// Where it is: `https://REGION.tts.speech.microsoft.com`.
+        pub endpoint: String = String::new(),
+        /// The environment variable that holds the key; "" for an endpoint that wants none.
+        pub key_env: String = "AZURE_SPEECH_KEY".into(),
+        /// A file that holds the key, instead of the variable.
+        pub key_file: Option<PathBuf> = None,
+        /// What it sends: `riff-…-pcm` or `…-mp3`.
+        pub output_format: String = "riff-16khz-16bit-mono-pcm".into(),
+        /// The language of the texts.
+        pub language: String = "zh-CN".into(),
+        /// Who may speak; by default ten voices that have all of the styles.
+        pub voices: Vec<String> = ["Xiaoxiao", "Xiaomo", "Xiaohan", "Xiaoyi", "Xiaozhen", "Yunxi", "Yunxia", "Yunye", "Yunze", "Yunfeng"]
+            .map(|name| format!("zh-CN-{name}Neural")).into(),
+        /// Styles of emotions, "" for none; by default each emotion's own name, and none for neutral.
+        pub styles: BTreeMap<String, String> = BTreeMap::new(),
+        /// Requests a minute, at most; 0 for no limit.
+        pub requests_per_minute: f64 = 600.0,
+    }
+}
+
+section! {
+    /// A program that writes a recording: WAV, FLAC, Ogg Vorbis or MP3, at any rate.
+    pub struct CommandConfig {
+        /// The program and its arguments, run without a shell. {text}, {emotion}, {voice}, {id}, {style}, {out} (the file to write) and
+        /// {folder} (that of the texts) are replaced. An argument that is {style} alone becomes as many as the style has words.
+        pub run: Vec<String> = Vec::new(),
+        /// The program is started `concurrency` times and stays: it reads jobs from standard input, a line of JSON each (id, text,
+        /// emotion, voice, style, out), and answers each with one {"id": …, "error": null or a message} on standard output.
+        pub persistent: bool = false,
+        /// Who may speak: drawn for {voice} where the texts do not say.
+        pub voices: Vec<String> = Vec::new(),
+        /// What {style} stands for, by emotion.
+        pub styles: BTreeMap<String, String> = BTreeMap::new(),
+    }
+}
+
+section! {
+    /// Parts of the corpus, each with the same share of every emotion.
     pub struct SplitConfig {
-        /// Seed of the choice; apart from `seed`, so that several corpora can share one split.
-        pub seed: u64,
-        /// How many sentences no training ever sees, at most one per key word.
-        pub unseen_sentences: usize,
+        /// Which utterances go where.
+        pub seed: u64 = 1,
+        /// Utterances of each part but `rest`; give this or `shares`.
+        pub counts: BTreeMap<String, usize> = BTreeMap::new(),
+        /// Share of the utterances of each part but `rest`.
+        pub shares: BTreeMap<String, f64> = BTreeMap::new(),
+        /// The part that gets all others.
+        pub rest: String = "train".into(),
     }
 }
 
 section! {
-    /// Utterances per part, and lines of text.
-    pub struct Counts {
-        /// Renditions of known sentences for training.
-        pub train: usize,
-        /// Renditions of known sentences for validation.
-        pub valid: usize,
-        /// Further renditions of known sentences.
-        pub test_known: usize,
-        /// Renditions of sentences seen in no training.
-        pub test_unseen: usize,
-        /// Pairs: one sentence and speaker in two emotions; half of the sentences known, half unseen.
-        pub pairs: usize,
-        /// Single syllables, words and random strings.
-        pub words: usize,
-        /// Lines of text for the decoder.
-        pub text: usize,
+    /// As `echat prepare` makes them.
+    pub struct ShardsConfig {
+        /// Size of a shard in MiB, at most.
+        pub shard_mib: usize = 512,
     }
 }
 
 section! {
-    /// A speaker: either recorded syllables or an espeak-ng voice.
-    pub struct VoiceConfig {
-        /// The speaker's name in the manifests.
-        pub name: String,
-        /// Recorded syllables: the file stem in each syllable's directory.
-        pub recorded: Option<String> = None,
-        /// espeak-ng: the variant of the pinyin voice, such as `f2`.
-        pub espeak: Option<String> = None,
-        /// espeak-ng: pitch, 0 to 99.
-        pub pitch: Spread = Spread(50.0, 0.0),
-        /// espeak-ng: words per minute.
-        pub words_per_minute: Spread = Spread(175.0, 0.0),
-        /// How often this speaker speaks, relative to the others.
-        pub share: f64,
-        /// Factor on the speed of this speaker's voice.
-        pub speed: f64 = 1.0,
+    /// Failures: 408, 429, 5xx, time-outs, broken connections and unusable replies are tried again; other refusals are not.
+    pub struct LimitsConfig {
+        /// Tries for each response and recording, at most.
+        pub tries: u32 = 6,
+        /// Wait after the first failure in seconds; doubled after each further one, less up to a half at random.
+        pub backoff_seconds: f64 = 1.0,
+        /// Longest such wait in seconds.
+        pub max_backoff_seconds: f64 = 60.0,
+        /// A server's `Retry-After` is obeyed; one of more seconds than this counts as a refusal.
+        pub max_retry_after_seconds: f64 = 600.0,
+        /// More than this share of texts without response or recording is an error; up to it they are left out and listed.
+        pub max_bad_share: f64 = 0.01,
     }
 }
 
 section! {
-    /// One way of speaking for each emotion.
-    pub struct Emotions {
-        /// How cheerful speech sounds.
-        pub cheerful: ProsodyConfig,
-        /// How fearful speech sounds.
-        pub fearful: ProsodyConfig,
-        /// How angry speech sounds.
-        pub angry: ProsodyConfig,
-        /// How sad speech sounds.
-        pub sad: ProsodyConfig,
-        /// How neutral speech sounds.
-        pub neutral: ProsodyConfig,
+    /// For `--dry-run` and the report.
+    pub struct PricesConfig {
+        /// For 1,000 tokens of prompt.
+        pub prompt_per_1k_tokens: f64 = 0.0,
+        /// For 1,000 tokens of response.
+        pub response_per_1k_tokens: f64 = 0.0,
+        /// For 1,000,000 characters spoken, as Azure counts them: a Chinese character is two, and markup counts.
+        pub speech_per_1m_characters: f64 = 0.0,
+        /// Tokens a response is estimated at, until there are some to go by.
+        pub response_tokens: f64 = 60.0,
     }
 }
 
-section! {
-    /// The sound of one emotion.
-    pub struct ProsodyConfig {
-        /// Speed; tempo and pitch move together.
-        pub speed: Spread,
-        /// From the first to the last syllable the pitch rises by this, in semitones.
-        pub rise: Spread,
-        /// Each syllable is off that line by up to this, in semitones.
-        pub jitter: Spread,
-        /// Silence between recorded syllables, in milliseconds; negative: they overlap.
-        pub gap_ms: Spread,
-        /// Frequency at which the loudness trembles, in Hz.
-        pub tremolo_hz: Spread = Spread::default(),
-        /// How deep it trembles, 0 to 1.
-        pub tremolo_depth: Spread = Spread::default(),
-        /// Soft saturation: how far the average level drives it, 0 is none.
-        pub drive: Spread = Spread::default(),
-        /// Gain above about 1 kHz, in dB.
-        pub tilt_db: Spread = Spread::default(),
-    }
-}
-
-section! {
-    /// Training material without meaning, so that a model must listen. Three kinds in turn: characters, words, random strings.
-    pub struct WordsConfig {
-        /// Characters in a random string.
-        pub random_length: Range,
-    }
-}
-
-section! {
-    /// Stuttering text that a decoder learns to read: what a speech embedding looks like, but in characters.
-    pub struct TextConfig {
-        /// Prompt behind the context of which the target is the clean text.
-        pub transcribe_prompt: String,
-        /// Prompt behind the context of which the target is the response.
-        pub respond_prompt: String,
-        /// Share of lines that ask for a response.
-        pub respond: f64,
-        /// Share of lines with random characters instead of a sentence.
-        pub random: f64,
-        /// Share of the lines to transcribe that begin with an emotion, which is then without effect.
-        pub marked: f64,
-        /// Characters in a random string.
-        pub random_length: Range,
-        /// Times each character is said.
-        pub repeat: Range,
-        /// Filler characters before, between and after the characters.
-        pub filler: Range,
-        /// What fillers are drawn from.
-        pub fillers: String,
-        /// Probability that a repetition is some other character; the first is always right.
-        pub substitute: f64,
-    }
-}
-
-impl Emotions {
-    /// How `emotion` sounds.
-    pub fn get(&self, emotion: Emotion) -> &ProsodyConfig {
-        match emotion {
-            Emotion::Cheerful => &self.cheerful,
-            Emotion::Fearful => &self.fearful,
-            Emotion::Angry => &self.angry,
-            Emotion::Sad => &self.sad,
-            Emotion::Neutral => &self.neutral,
+impl AzureConfig {
+    /// The style of `emotion`, "" for none.
+    pub fn style(&self, emotion: Emotion) -> &str {
+        match (self.styles.get(emotion.name()), emotion) {
+            (Some(style), _) => style,
+            (None, Emotion::Neutral) => "",
+            (None, emotion) => emotion.name(),
         }
+    }
+}
+
+impl CommandConfig {
+    /// What {style} stands for, "" for nothing.
+    pub fn style(&self, emotion: Emotion) -> &str {
+        self.styles.get(emotion.name()).map_or("", String::as_str)
     }
 }
 
 impl SynthConfig {
-    /// Reads and checks a corpus file with its `--set` arguments.
-    pub fn load(path: &Path, sets: &[String]) -> Result<Self, SynthError> {
-        let loaded: Loaded<Self> = load(path, sets)?;
-        loaded.config.check().map_err(|(key, problem)| loaded.invalid(&key, problem))?;
-        Ok(loaded.config)
-    }
-
-    /// The first value that makes no sense: its key, and why.
-    fn check(&self) -> Result<(), (String, String)> {
-        let wrong = |key: &str, problem: String| Err((key.to_string(), problem));
-        if let Some(i) = self.voice.iter().position(|v| v.recorded.is_some() == v.espeak.is_some()) {
-            return wrong(&format!("voice[{i}]"), "give either `recorded` or `espeak`".into());
-        }
-        if let Some(i) = self.voice.iter().position(|v| !(v.share >= 0.0 && v.speed > 0.0)) {
-            return wrong(&format!("voice[{i}]"), "`share` must not be negative, `speed` must be positive".into());
-        }
-        if !self.voice.iter().any(|v| v.share > 0.0) {
-            return wrong("voice", "somebody needs a `share` above 0".into());
-        }
-        if !(self.level > 0.0 && self.level < 0.3) {
-            return wrong("level", format!("{} must lie between 0 and 0.3, or peaks are cut", self.level));
-        }
-        if self.split.unseen_sentences == 0 && self.counts.test_unseen + self.counts.pairs > 0 {
-            return wrong("split.unseen_sentences", "`test_unseen` and `pairs` need held-out sentences".into());
-        }
-        for emotion in Emotion::ALL {
-            let Spread(mean, spread) = self.emotion.get(emotion).speed;
-            if !(mean - spread.abs() >= 0.25 && mean + spread.abs() <= 4.0) {
-                return wrong(&format!("emotion.{emotion}.speed"), "must lie between 0.25 and 4".into());
-            }
-        }
-        let ranges = [
-            ("words.random_length", self.words.random_length, 1),
-            ("text.random_length", self.text.random_length, 1),
-            ("text.repeat", self.text.repeat, 1),
-            ("text.filler", self.text.filler, 0),
-        ];
-        for (key, Range(low, high), least) in ranges {
-            if low < least || high < low {
-                return wrong(key, format!("must be [least, most], both at least {least}"));
-            }
-        }
-        if self.text.fillers.is_empty() {
-            return wrong("text.fillers", "give at least one character".into());
-        }
-        Ok(())
+    /// The environment variables that may hold keys.
+    pub fn key_variables(&self) -> Vec<String> {
+        let chat = self.chat.as_ref().map(|chat| chat.key_env.clone());
+        chat.into_iter().chain([self.speech.azure.key_env.clone()]).filter(|name| !name.is_empty()).collect()
     }
 }

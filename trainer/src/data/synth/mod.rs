@@ -1,210 +1,96 @@
-//! The miniature's corpus: E-chat200-like tuples (question text, response, emotion, question speech), made from recorded
-//! syllables and espeak-ng, the same bits for the same configuration on any number of threads.
+//! The E-chat200 builder: emotion-labelled texts become spoken questions with responses, as the paper made its corpus: responses by a
+//! chat endpoint, speech by a TTS backend in the emotion's style and one of several voices.
 //!
 //! ```text
-//! OUT/{train,valid,test_known,test_unseen,pairs,words}.jsonl   manifests
-//! OUT/wav/<part>/<id>.wav                                      16 kHz mono i16
-//! OUT/text.jsonl                                               text for a decoder
-//! OUT/tokenizer/tokenizer.json                                 its vocabulary
-//! OUT/corpus.toml                                              the configuration it was made with
+//! OUT/run.json            what was asked for
+//! OUT/journal.jsonl       every reply that was paid for
+//! OUT/wav/…               recordings: 16 kHz, mono
+//! OUT/rejects.jsonl       texts left out, and why
+//! OUT/{part}.jsonl        manifests
+//! OUT/{part}/             feature shards
+//! OUT/stats.json          the paper's Table 1, and the cost; written last
 //! ```
+//!
+//! What comes out depends on texts, configuration and replies alone, not on threads, retries or interruptions.
 
+pub mod azure;
+pub mod chat;
+mod check;
+pub mod command;
 pub mod config;
-pub mod draw;
+pub mod cost;
 pub mod error;
-pub mod phonetics;
-pub mod plan;
-pub mod prosody;
-pub mod script;
-pub mod sound;
-pub mod text;
-pub mod tokenizer;
-pub mod voice;
+pub mod gather;
+pub mod http;
+pub mod journal;
+pub mod output;
+pub mod pace;
+pub mod place;
+pub mod secret;
+pub mod speech;
+pub mod template;
+pub mod texts;
+pub mod work;
 
-use crate::data::audio::SAMPLE_RATE;
-use crate::data::emotion::Emotion;
 use config::SynthConfig;
+use cost::Cost;
 use error::SynthError;
-use plan::{Job, Part, Split};
-use prosody::Prosody;
-use rayon::prelude::*;
-use script::Script;
-use serde::Serialize;
-use sound::Sound;
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use journal::{Journal, Known};
+use output::{Report, sizes};
+use place::{Found, Place};
 use std::path::Path;
-use voice::Speaker;
+use work::Work;
 
-/// One line of a manifest.
-#[derive(Clone, Debug, Serialize)]
-pub struct Entry {
-    /// Unique in the corpus.
-    pub id: String,
-    /// Relative to the manifest.
-    pub audio_filepath: String,
-    /// What is said.
-    pub text: String,
-    /// What is answered.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub response: Option<String>,
-    /// How it is said.
-    pub emotion: &'static str,
-    /// By whom.
-    pub speaker: String,
-    /// Seconds.
-    pub duration: f64,
-}
-
-/// What was made.
-#[derive(Debug)]
-pub struct Report {
-    /// The manifests.
-    pub parts: Vec<(Part, Vec<Entry>)>,
-    /// Sentences that may be trained on, and held-out ones.
-    pub sentences: (usize, usize),
-    /// Lines of `text.jsonl`.
-    pub text: usize,
-    /// Tokens in the vocabulary.
-    pub vocabulary: usize,
-    /// Per recorded speaker, the syllables that are said in another tone because theirs was not recorded.
-    pub substituted: Vec<(String, Vec<String>)>,
-    /// How each emotion sounds in `test_known`.
-    pub sounds: Vec<(Emotion, Sound)>,
-}
-
-/// How far a corpus is.
-#[derive(Clone, Copy, Debug)]
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// So many utterances will be made.
-    Planned(usize),
-    /// One more is made.
-    Made,
+    /// So many are to be made, one by one.
+    Begin {
+        /// Of these (singular).
+        what: &'static str,
+        /// How many.
+        total: usize,
+    },
+    /// One more is done.
+    Advance,
+    /// All are done, or it was given up.
+    End,
 }
 
-/// Makes the corpus in `out`, which must be empty or absent.
-pub fn generate(config: &SynthConfig, out: &Path, progress: &(dyn Fn(Progress) + Sync)) -> Result<Report, SynthError> {
-    require_empty(out)?;
-    let script = Script::load(&config.sentences)?;
-    let split = Split::new(config, &script)?;
-    let jobs = plan::plan(config, &script, &split);
-    let needed: BTreeSet<_> = jobs.iter().flat_map(|job| job.reading.iter().cloned()).collect();
-    let speakers =
-        config.voice.iter().map(|voice| Speaker::load(config, voice, &needed)).collect::<Result<Vec<_>, _>>()?;
+/// Is told how far it is, by any thread.
+pub type Watch<'a> = &'a (dyn Fn(Progress) + Sync);
 
-    for part in Part::ALL {
-        let directory = out.join("wav").join(part.name());
-        std::fs::create_dir_all(&directory).map_err(SynthError::io("create", &directory))?;
+/// What became of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The corpus is built.
+    Built(Report),
+    /// It was built before; nothing was done.
+    Finished,
+}
+
+/// Builds the corpus of `config` in `out`, or goes on where an earlier run was stopped. With `accept_changes` that run may have asked for
+/// something else: what the change leaves as it was is kept.
+///
+/// # Errors
+/// Whatever stopped it; what was paid for is kept.
+pub fn build(config: &SynthConfig, out: &Path, accept_changes: bool, watch: Watch<'_>) -> Result<Outcome, SynthError> {
+    let items = texts::read(&config.texts)?;
+    let parts = sizes(config, &items)?;
+    let (place, identity) = (Place::new(out), place::identity(config, &items, &parts));
+    match place.look(&identity)? {
+        Found::Finished => return Ok(Outcome::Finished),
+        Found::Other(key) if !accept_changes => return Err(SynthError::Changed { path: out.into(), key }),
+        // The journal of a place that is nobody's would look like somebody else's.
+        Found::Nothing => place.claim(&identity)?,
+        Found::Begun | Found::Other(_) => {}
     }
-    progress(Progress::Planned(jobs.len()));
-    let made = jobs
-        .par_iter()
-        .map(|job| {
-            let made = utter(config, &speakers, job, out)?;
-            progress(Progress::Made);
-            Ok((job, made))
-        })
-        .collect::<Result<Vec<_>, SynthError>>()?;
-
-    let sounds = Emotion::ALL.map(|emotion| {
-        let of = |(job, (_, sound)): &(&Job, (Entry, Option<Sound>))| sound.filter(|_| job.emotion == emotion);
-        (emotion, Sound::mean(&made.iter().filter_map(of).collect::<Vec<_>>()))
-    });
-    let entries = |part| made.iter().filter(|(job, _)| job.part == part).map(|(_, (entry, _))| entry.clone()).collect();
-    let parts: Vec<(Part, Vec<Entry>)> = Part::ALL.map(|part| (part, entries(part))).into();
-    let text = text::lines(config, &script, &split);
-    let vocabulary = tokenizer::write(&out.join("tokenizer"), config, &script)?;
-    write_lines(&out.join("text.jsonl"), &text)?;
-    let (path, said) = (out.join("corpus.toml"), toml::to_string_pretty(config).map_err(std::io::Error::other));
-    said.and_then(|said| std::fs::write(&path, said)).map_err(SynthError::io("write", &path))?;
-    for (part, entries) in &parts {
-        write_lines(&out.join(format!("{}.jsonl", part.name())), entries)?;
-    }
-    Ok(Report {
-        parts,
-        sentences: (split.known.len(), split.unseen.len()),
-        text: text.len(),
-        vocabulary,
-        substituted: substituted(config, &speakers),
-        sounds: sounds.into(),
-    })
-}
-
-/// Speaks one utterance and writes its file.
-fn utter(
-    config: &SynthConfig,
-    speakers: &[Speaker],
-    job: &Job,
-    out: &Path,
-) -> Result<(Entry, Option<Sound>), SynthError> {
-    let (voice, mut draws) = (&config.voice[job.voice], job.draws.clone());
-    let prosody = Prosody::draw(config.emotion.get(job.emotion), voice.speed, job.reading.len(), &mut draws);
-    let speech = speakers[job.voice].say(config, voice, &job.reading, &prosody, &mut draws)?;
-    let audio = prosody::finish(&speech, config, &mut draws);
-    let audio_filepath = format!("wav/{}/{}.wav", job.part.name(), job.id);
-    write_wav(&out.join(&audio_filepath), &audio)?;
-    let entry = Entry {
-        id: job.id.clone(),
-        audio_filepath,
-        text: job.text.clone(),
-        response: job.response.clone(),
-        emotion: job.emotion.name(),
-        speaker: voice.name.clone(),
-        duration: audio.len() as f64 / f64::from(SAMPLE_RATE),
-    };
-    let sound = (job.part == Part::TestKnown).then(|| Sound::of(&audio, job.reading.len()));
-    Ok((entry, sound))
-}
-
-fn require_empty(out: &Path) -> Result<(), SynthError> {
-    match std::fs::read_dir(out) {
-        Ok(mut inside) => match inside.next() {
-            Some(_) => Err(SynthError::NotEmpty(out.into())),
-            None => Ok(()),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(SynthError::io("read", out)(error)),
-    }
-}
-
-fn substituted(config: &SynthConfig, speakers: &[Speaker]) -> Vec<(String, Vec<String>)> {
-    let of = |(voice, speaker): (&config::VoiceConfig, &Speaker)| match speaker {
-        Speaker::Recorded(r) => Some((voice.name.clone(), r.substituted.iter().map(ToString::to_string).collect())),
-        Speaker::Espeak => None,
-    };
-    config.voice.iter().zip(speakers).filter_map(of).collect()
-}
-
-fn write_wav(path: &Path, audio: &[i16]) -> Result<(), SynthError> {
-    let spec = hound::WavSpec {
-        channels: 1,
-        sample_rate: SAMPLE_RATE,
-        bits_per_sample: 16,
-        sample_format: hound::SampleFormat::Int,
-    };
-    let write = || {
-        let mut writer = hound::WavWriter::create(path, spec)?;
-        audio.iter().try_for_each(|&x| writer.write_sample(x))?;
-        writer.finalize()
-    };
-    write().map_err(|error| {
-        let source = match error {
-            hound::Error::IoError(source) => source,
-            other => std::io::Error::other(other),
-        };
-        SynthError::io("write", path)(source)
-    })
-}
-
-fn write_lines<T: Serialize>(path: &Path, lines: &[T]) -> Result<(), SynthError> {
-    let write = || {
-        let mut file = BufWriter::new(File::create(path)?);
-        for line in lines {
-            serde_json::to_writer(&mut file, line)?;
-            file.write_all(b"\n")?;
-        }
-        file.flush()
-    };
-    write().map_err(SynthError::io("write", path))
+    let (journal, known) = Journal::open(&place.journal())?;
+    place.reopen()?;
+    place.claim(&identity)?;
+    let work = Work { config, items: &items, place: &place, known: &known };
+    let results = work.run(&journal, watch)?;
+    let paid = Known::read(&place.journal())?;
+    let cost = Cost::of(&config.prices, paid.usage, paid.characters);
+    output::write(&work, &results, cost, watch).map(Outcome::Built)
 }

@@ -267,6 +267,11 @@ impl Format {
 }
 
 impl Source {
+    /// The JSON lines at `path`, their transcripts as they are.
+    pub fn json_lines(path: &Path) -> Self {
+        Self { path: path.into(), format: Format::Jsonl, subsets: Vec::new(), rules: Format::Jsonl.rules() }
+    }
+
     /// Hands all that the source holds to `visit`, transcripts as they are written.
     pub fn each(&self, visit: &mut Visit) -> Result<(), PrepareError> {
         let path = &self.path;

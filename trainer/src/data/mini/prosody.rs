@@ -1,9 +1,9 @@
 //! Emotion as sound: the same syllables, spoken faster or slower, rising or falling, trembling, hard or dark,
 //! and at last all equally loud.
 
-use super::config::{ProsodyConfig, Spread, SynthConfig};
-use super::draw::Draws;
+use super::config::{MiniConfig, ProsodyConfig, Spread};
 use crate::data::audio::SAMPLE_RATE;
+use crate::data::draw::Draws;
 use std::f64::consts::{PI, TAU};
 
 /// One utterance's way of speaking.
@@ -85,7 +85,7 @@ impl Prosody {
 }
 
 /// Adds margins and noise, and brings the whole to the level every utterance has.
-pub fn finish(speech: &[f32], config: &SynthConfig, draws: &mut Draws) -> Vec<i16> {
+pub fn finish(speech: &[f32], config: &MiniConfig, draws: &mut Draws) -> Vec<i16> {
     let margin = |draws: &mut Draws| samples(draws.spread(config.margin_ms)).max(0) as usize;
     let (before, after) = (margin(draws), margin(draws));
     let noise = rms(speech) * 10f64.powf(-draws.spread(config.noise_db) / 20.0);

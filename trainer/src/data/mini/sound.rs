@@ -1,6 +1,22 @@
 //! How an emotion came out: what can be measured in place of listening.
 
+use super::error::MiniError;
 use super::prosody::rms;
+use crate::data::emotion::Emotion;
+use crate::data::manifest;
+use rayon::prelude::*;
+use std::path::Path;
+
+/// How each emotion sounds in the recordings of a manifest, on average; without utterances of an emotion all is 0.
+pub fn by_emotion(path: &Path) -> Result<Vec<(Emotion, Sound)>, MiniError> {
+    let entries = manifest::read(path)?;
+    let sounds = entries
+        .par_iter()
+        .map(|entry| Ok((entry.emotion, Sound::of(&entry.load(None)?.audio, entry.text.chars().count()))))
+        .collect::<Result<Vec<_>, MiniError>>()?;
+    let of = |emotion| sounds.iter().filter(|s| s.0 == Some(emotion)).map(|s| s.1).collect::<Vec<_>>();
+    Ok(Emotion::ALL.map(|emotion| (emotion, Sound::mean(&of(emotion)))).into())
+}
 
 /// Measures of one utterance, or their means over several.
 #[derive(Clone, Copy, Debug, Default)]

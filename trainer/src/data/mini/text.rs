@@ -1,10 +1,10 @@
 //! Text that looks like a speech embedding: characters said several times over, with filler between. A decoder trained to
 //! read it copies what it is given instead of reciting sentences, and obeys an emotion in front.
 
-use super::config::{Range, SynthConfig, TextConfig};
-use super::draw::Draws;
+use super::config::{MiniConfig, Range, TextConfig};
 use super::plan::{Split, random_string};
 use super::script::Script;
+use crate::data::draw::Draws;
 use crate::data::emotion::Emotion;
 use serde::Serialize;
 
@@ -18,7 +18,7 @@ pub struct Line {
 }
 
 /// All lines. Held-out sentences give none, and no random string contains one.
-pub fn lines(config: &SynthConfig, script: &Script, split: &Split<'_>) -> Vec<Line> {
+pub fn lines(config: &MiniConfig, script: &Script, split: &Split<'_>) -> Vec<Line> {
     let characters = script.distinct_characters();
     let keys: Vec<&str> = script.keys().collect();
     let draws = Draws::new(config.seed, "text");

@@ -1,14 +1,13 @@
 //! The speakers: recorded syllables of gcin-voice, and espeak-ng.
 
-use super::config::{SynthConfig, VoiceConfig};
-use super::draw::Draws;
-use super::error::SynthError;
+use super::config::{MiniConfig, VoiceConfig};
+use super::error::MiniError;
 use super::phonetics::Syllable;
 use super::prosody::{Prosody, rms};
 use crate::data::audio::{self, SAMPLE_RATE};
-use rayon::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use crate::data::draw::Draws;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A recording quieter than this peak is a mistake of the collection.
@@ -26,38 +25,36 @@ pub enum Speaker {
     Espeak,
 }
 
-/// The syllables of one recorded speaker, trimmed and equally loud.
+/// The syllables of one recorded speaker, trimmed and equally loud, each read when it is first said.
 pub struct Recordings {
+    directory: PathBuf,
+    stem: String,
     clips: BTreeMap<Syllable, Vec<f32>>,
-    /// Syllables that were recorded in another tone only.
-    pub substituted: BTreeSet<Syllable>,
 }
 
 impl Speaker {
-    /// Makes `voice` ready to say `needed`.
-    pub fn load(config: &SynthConfig, voice: &VoiceConfig, needed: &BTreeSet<Syllable>) -> Result<Self, SynthError> {
-        match &voice.recorded {
-            Some(stem) => Ok(Self::Recorded(Recordings::load(&config.recordings, stem, &voice.name, needed)?)),
-            None => {
-                // Better now than in the middle.
-                Command::new(&config.espeak).arg("--version").output().map_err(no_espeak(config))?;
-                Ok(Self::Espeak)
-            }
+    /// Makes `voice` ready to speak.
+    pub fn new(config: &MiniConfig, voice: &VoiceConfig) -> Result<Self, MiniError> {
+        let Some(stem) = &voice.recorded else { return Ok(Self::Espeak) };
+        let directory = config.recordings.clone();
+        if !directory.is_dir() {
+            return Err(MiniError::NoRecordings(directory));
         }
+        Ok(Self::Recorded(Recordings { directory, stem: stem.clone(), clips: BTreeMap::new() }))
     }
 
     /// Says `reading` with `prosody`: 16 kHz, not yet levelled.
     pub fn say(
-        &self,
-        config: &SynthConfig,
+        &mut self,
+        config: &MiniConfig,
         voice: &VoiceConfig,
         reading: &[Syllable],
         prosody: &Prosody,
         draws: &mut Draws,
-    ) -> Result<Vec<f32>, SynthError> {
+    ) -> Result<Vec<f32>, MiniError> {
         match self {
             Self::Recorded(recordings) => {
-                let pieces = reading.iter().map(|s| recordings.clip(&voice.name, s)).collect::<Result<Vec<_>, _>>()?;
+                let pieces = recordings.clips(&voice.name, reading)?;
                 Ok(prosody.speak(&pieces, f64::from(SAMPLE_RATE)))
             }
             Self::Espeak => {
@@ -69,30 +66,21 @@ impl Speaker {
 }
 
 impl Recordings {
-    fn load(directory: &Path, stem: &str, speaker: &str, needed: &BTreeSet<Syllable>) -> Result<Self, SynthError> {
-        if !directory.is_dir() {
-            return Err(SynthError::NoRecordings(directory.into()));
+    /// The recordings of `reading`, syllable by syllable.
+    fn clips(&mut self, speaker: &str, reading: &[Syllable]) -> Result<Vec<&[f32]>, MiniError> {
+        for syllable in reading {
+            if !self.clips.contains_key(syllable) {
+                let clip = find(&self.directory, &self.stem, speaker, syllable)?;
+                self.clips.insert(syllable.clone(), clip);
+            }
         }
-        let found: Vec<(Syllable, u8, Vec<f32>)> = needed
-            .par_iter()
-            .map(|syllable| {
-                let (tone, clip) = find(directory, stem, speaker, syllable)?;
-                Ok((syllable.clone(), tone, clip))
-            })
-            .collect::<Result<_, SynthError>>()?;
-        let substituted = found.iter().filter(|(s, tone, _)| s.tone != *tone).map(|(s, ..)| s.clone()).collect();
-        Ok(Self { clips: found.into_iter().map(|(s, _, clip)| (s, clip)).collect(), substituted })
-    }
-
-    fn clip(&self, speaker: &str, syllable: &Syllable) -> Result<&[f32], SynthError> {
-        let missing = || SynthError::NoSyllable { speaker: speaker.into(), syllable: syllable.to_string() };
-        self.clips.get(syllable).map(Vec::as_slice).ok_or_else(missing)
+        Ok(reading.iter().filter_map(|syllable| self.clips.get(syllable).map(Vec::as_slice)).collect())
     }
 }
 
 /// The recording of a syllable, or of its base in the first other tone that was recorded.
-fn find(directory: &Path, stem: &str, speaker: &str, syllable: &Syllable) -> Result<(u8, Vec<f32>), SynthError> {
-    let missing = || SynthError::NoSyllable { speaker: speaker.into(), syllable: syllable.to_string() };
+fn find(directory: &Path, stem: &str, speaker: &str, syllable: &Syllable) -> Result<Vec<f32>, MiniError> {
+    let missing = || MiniError::NoSyllable { speaker: speaker.into(), syllable: syllable.to_string() };
     let base = syllable.zhuyin().ok_or_else(missing)?;
     for tone in std::iter::once(syllable.tone).chain(1..=5) {
         // The collection writes no digit for the first tone and 1 for the neutral one.
@@ -106,7 +94,7 @@ fn find(directory: &Path, stem: &str, speaker: &str, syllable: &Syllable) -> Res
         if clip.iter().fold(0.0f32, |peak, x| peak.max(x.abs())) >= SILENT_PEAK {
             let clip = trim(&clip);
             let gain = (0.1 / rms(clip).max(1e-9)) as f32;
-            return Ok((tone, clip.iter().map(|x| gain * x).collect()));
+            return Ok(clip.iter().map(|x| gain * x).collect());
         }
     }
     Err(missing())
@@ -124,11 +112,11 @@ fn trim(x: &[f32]) -> &[f32] {
 /// Speech of espeak-ng and its sample rate. The reading is given in pinyin: from characters, voice `cmn` says English letter names,
 /// and heteronyms would be guessed.
 fn espeak(
-    config: &SynthConfig,
+    config: &MiniConfig,
     voice: &VoiceConfig,
     reading: &[Syllable],
     draws: &mut Draws,
-) -> Result<(Vec<f32>, f64), SynthError> {
+) -> Result<(Vec<f32>, f64), MiniError> {
     let name = format!("cmn-latn-pinyin+{}", voice.espeak.as_deref().unwrap_or_default());
     let text = reading.iter().map(Syllable::to_string).collect::<Vec<_>>().join(" ");
     let output = Command::new(&config.espeak)
@@ -139,15 +127,15 @@ fn espeak(
         .arg(&text)
         .output()
         .map_err(no_espeak(config))?;
-    let failed = |message: String| SynthError::Espeak { voice: name.clone(), text: text.clone(), message };
+    let failed = |message: String| MiniError::Espeak { voice: name.clone(), text: text.clone(), message };
     if !output.status.success() {
         return Err(failed(String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("it failed").into()));
     }
     parse_wav(&output.stdout).ok_or_else(|| failed("its output is not 16-bit mono WAV".into()))
 }
 
-fn no_espeak(config: &SynthConfig) -> impl FnOnce(std::io::Error) -> SynthError {
-    |source| SynthError::NoEspeak { program: config.espeak.display().to_string(), source }
+fn no_espeak(config: &MiniConfig) -> impl FnOnce(std::io::Error) -> MiniError {
+    |reason| MiniError::NoEspeak { program: config.espeak.display().to_string(), reason }
 }
 
 /// WAV as espeak-ng streams it: a header of 44 bytes whose lengths are unknown yet, then samples to the end.

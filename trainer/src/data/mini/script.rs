@@ -1,6 +1,6 @@
 //! What is said and what is answered: sentences, key words, responses, readings (`configs/mini/sentences.toml`).
 
-use super::error::SynthError;
+use super::error::MiniError;
 use super::phonetics::Syllable;
 use crate::config::{Loaded, load, section};
 use crate::data::emotion::Emotion;
@@ -82,7 +82,7 @@ pub struct Script {
 
 impl Script {
     /// Reads and checks a sentence file.
-    pub fn load(path: &Path) -> Result<Self, SynthError> {
+    pub fn load(path: &Path) -> Result<Self, MiniError> {
         let loaded: Loaded<ScriptFile> = load(path, &[])?;
         let mut script = Self { sentences: Vec::new(), responses: BTreeMap::new(), readings: BTreeMap::new() };
         script.fill(&loaded.config).map_err(|(key, problem)| loaded.invalid(&key, problem))?;

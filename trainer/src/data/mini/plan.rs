@@ -1,10 +1,10 @@
 //! What is to be spoken by whom, decided before anything is: a pure function of the configuration and the sentences.
 
-use super::config::{Range, SynthConfig};
-use super::draw::Draws;
-use super::error::SynthError;
+use super::config::{MiniConfig, Range};
+use super::error::MiniError;
 use super::phonetics::Syllable;
 use super::script::{Script, Sentence};
+use crate::data::draw::Draws;
 use crate::data::emotion::Emotion;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,12 +42,12 @@ impl Part {
     }
 }
 
-/// One utterance to be made.
+/// One utterance.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// The manifest it belongs to.
     pub part: Part,
-    /// Unique in the corpus; also the file's stem.
+    /// Unique in the corpus; with text, emotion and voice it decides how this rendition sounds.
     pub id: String,
     /// The characters.
     pub text: String,
@@ -59,8 +59,6 @@ pub struct Job {
     pub emotion: Emotion,
     /// Index into the configuration's voices.
     pub voice: usize,
-    /// What makes this rendition differ from all others.
-    pub draws: Draws,
 }
 
 /// The sentences of the script, split.
@@ -74,7 +72,7 @@ pub struct Split<'a> {
 impl<'a> Split<'a> {
     /// Holds out sentences in an order seeded by `split.seed` alone: at most one per key word, and only where every one of its
     /// characters is also in a known sentence, so that what is new is the sentence. An error if there are too few.
-    pub fn new(config: &SynthConfig, script: &'a Script) -> Result<Self, SynthError> {
+    pub fn new(config: &MiniConfig, script: &'a Script) -> Result<Self, MiniError> {
         let mut order: Vec<&Sentence> = script.sentences.iter().collect();
         Draws::new(config.split.seed, "split").shuffle(&mut order);
         let mut left: BTreeMap<char, usize> = BTreeMap::new();
@@ -93,7 +91,7 @@ impl<'a> Split<'a> {
             }
         }
         if held.len() < config.split.unseen_sentences {
-            return Err(SynthError::Split { wanted: config.split.unseen_sentences, found: held.len() });
+            return Err(MiniError::Split { wanted: config.split.unseen_sentences, found: held.len() });
         }
         let (unseen, known) = script.sentences.iter().partition(|s| held.contains(&s.text));
         Ok(Self { known, unseen })
@@ -106,7 +104,7 @@ impl<'a> Split<'a> {
 }
 
 /// Every utterance of the corpus, in the order of the manifests.
-pub fn plan(config: &SynthConfig, script: &Script, split: &Split<'_>) -> Vec<Job> {
+pub fn plan(config: &MiniConfig, script: &Script, split: &Split<'_>) -> Vec<Job> {
     let counts = &config.counts;
     let both: Vec<&Sentence> = interleave(&split.known, &split.unseen, Draws::new(config.seed, "pairs"));
     let mut jobs = Vec::new();
@@ -124,7 +122,7 @@ pub fn plan(config: &SynthConfig, script: &Script, split: &Split<'_>) -> Vec<Job
 }
 
 /// Goes round and round the shuffled sentences; each round gives every sentence another emotion.
-fn renditions(config: &SynthConfig, script: &Script, part: Part, count: usize, sentences: &[&Sentence]) -> Vec<Job> {
+fn renditions(config: &MiniConfig, script: &Script, part: Part, count: usize, sentences: &[&Sentence]) -> Vec<Job> {
     let draws = Draws::new(config.seed, part.name());
     let mut order: Vec<usize> = (0..sentences.len()).collect();
     draws.clone().shuffle(&mut order);
@@ -135,20 +133,13 @@ fn renditions(config: &SynthConfig, script: &Script, part: Part, count: usize, s
             let emotion = Emotion::ALL[(round + place) % Emotion::ALL.len()];
             let mut draws = draws.item(index);
             let voice = draws.weighted(&shares(config));
-            sentence_job(
-                script,
-                part,
-                format!("{}-{index:05}", part.name()),
-                sentences[order[place]],
-                emotion,
-                voice,
-                draws,
-            )
+            let id = format!("{}-{index:05}", part.name());
+            sentence_job(script, part, id, sentences[order[place]], emotion, voice)
         })
         .collect()
 }
 
-fn pairs(config: &SynthConfig, script: &Script, sentences: &[&Sentence]) -> Vec<Job> {
+fn pairs(config: &MiniConfig, script: &Script, sentences: &[&Sentence]) -> Vec<Job> {
     let draws = Draws::new(config.seed, Part::Pairs.name());
     let count = if sentences.is_empty() { 0 } else { config.counts.pairs };
     (0..count)
@@ -158,16 +149,16 @@ fn pairs(config: &SynthConfig, script: &Script, sentences: &[&Sentence]) -> Vec<
             let mut emotions = Emotion::ALL;
             draws.shuffle(&mut emotions);
             let sentence = sentences[index % sentences.len()];
-            ["a", "b"].into_iter().zip(emotions).enumerate().map(move |(half, (letter, emotion))| {
+            ["a", "b"].into_iter().zip(emotions).map(move |(letter, emotion)| {
                 let id = format!("{}-{index:05}-{letter}", Part::Pairs.name());
-                sentence_job(script, Part::Pairs, id, sentence, emotion, voice, draws.item(half))
+                sentence_job(script, Part::Pairs, id, sentence, emotion, voice)
             })
         })
         .collect()
 }
 
 /// Characters, words and random strings in turn, none of which is or contains a held-out sentence.
-fn words(config: &SynthConfig, script: &Script, split: &Split<'_>) -> Vec<Job> {
+fn words(config: &MiniConfig, script: &Script, split: &Split<'_>) -> Vec<Job> {
     let characters = script.distinct_characters();
     let draws = Draws::new(config.seed, Part::Words.name());
     let count = if characters.is_empty() || split.known.is_empty() { 0 } else { config.counts.words };
@@ -187,7 +178,7 @@ fn words(config: &SynthConfig, script: &Script, split: &Split<'_>) -> Vec<Job> {
             let emotion = Emotion::ALL[(index / 3) % Emotion::ALL.len()];
             let voice = draws.weighted(&shares(config));
             let id = format!("{}-{index:05}", Part::Words.name());
-            Job { part: Part::Words, id, text, reading, response: None, emotion, voice, draws }
+            Job { part: Part::Words, id, text, reading, response: None, emotion, voice }
         })
         .collect()
 }
@@ -212,15 +203,7 @@ fn piece(known: &[&Sentence], draws: &mut Draws) -> (String, Vec<Syllable>) {
     (text, sentence.reading[from..from + length].to_vec())
 }
 
-fn sentence_job(
-    script: &Script,
-    part: Part,
-    id: String,
-    sentence: &Sentence,
-    emotion: Emotion,
-    voice: usize,
-    draws: Draws,
-) -> Job {
+fn sentence_job(script: &Script, part: Part, id: String, sentence: &Sentence, emotion: Emotion, voice: usize) -> Job {
     Job {
         part,
         id,
@@ -229,11 +212,10 @@ fn sentence_job(
         response: Some(script.response(&sentence.key, emotion).into()),
         emotion,
         voice,
-        draws,
     }
 }
 
-fn shares(config: &SynthConfig) -> Vec<f64> {
+fn shares(config: &MiniConfig) -> Vec<f64> {
     config.voice.iter().map(|v| v.share).collect()
 }
 

@@ -1,7 +1,7 @@
 //! The miniature's vocabulary: a token per Chinese character, per prompt word, per emotion.
 
-use super::config::SynthConfig;
-use super::error::SynthError;
+use super::config::MiniConfig;
+use super::error::MiniError;
 use super::script::Script;
 use crate::data::emotion::Emotion;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ const PIECES: &str = r" ?[A-Za-z]+|[\s\S]";
 
 /// Every token in the order of the ids: specials, emotions, words of the prompts, then single characters. Depends on no
 /// seed, so that corpora made from one sentence file share a vocabulary.
-pub fn vocabulary(config: &SynthConfig, script: &Script) -> Vec<String> {
+pub fn vocabulary(config: &MiniConfig, script: &Script) -> Vec<String> {
     let prompts = [&config.text.transcribe_prompt, &config.text.respond_prompt];
     let words: BTreeSet<String> = prompts.iter().flat_map(|p| words(p)).collect();
     let mut characters = script.characters();
@@ -53,7 +53,7 @@ fn words(prompt: &str) -> Vec<String> {
 }
 
 /// Writes `tokenizer.json` (the `tokenizers` library's format) and `tokenizer_config.json`.
-pub fn write(directory: &Path, config: &SynthConfig, script: &Script) -> Result<usize, SynthError> {
+pub fn write(directory: &Path, config: &MiniConfig, script: &Script) -> Result<usize, MiniError> {
     let vocabulary = vocabulary(config, script);
     let ids: serde_json::Map<String, Value> =
         vocabulary.iter().enumerate().map(|(id, token)| (token.clone(), json!(id))).collect();
@@ -81,10 +81,10 @@ pub fn write(directory: &Path, config: &SynthConfig, script: &Script) -> Result<
         "unk_token": SPECIAL[0], "bos_token": SPECIAL[1], "eos_token": SPECIAL[2], "pad_token": SPECIAL[3],
         "add_bos_token": false, "add_eos_token": false, "clean_up_tokenization_spaces": false,
     });
-    std::fs::create_dir_all(directory).map_err(SynthError::io("create", directory))?;
+    std::fs::create_dir_all(directory).map_err(MiniError::io("create", directory))?;
     for (name, value) in [("tokenizer.json", tokenizer), ("tokenizer_config.json", settings)] {
         let path = directory.join(name);
-        std::fs::write(&path, format!("{value:#}\n")).map_err(SynthError::io("write", &path))?;
+        std::fs::write(&path, format!("{value:#}\n")).map_err(MiniError::io("write", &path))?;
     }
     Ok(vocabulary.len())
 }
