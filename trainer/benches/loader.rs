@@ -1,0 +1,106 @@
+//! How fast the loader fills packed, normalised f32 batches from shards in the page cache, beside a PyTorch DataLoader over the same
+//! recordings.
+//!
+//!     cargo bench --workspace --features echat/mpi --bench loader [-- MANIFEST.jsonl]
+//!
+//! Without a manifest it makes two hours of 16 kHz wav files below the temporary directory. Both sides have two loader threads or
+//! processes and run by turns. Prints a Markdown table; fails if a goal is missed. `ECHAT_PYTHON` names a Python with PyTorch and numpy.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use echat::data::prepare::{PrepareOptions, prepare};
+use echat::data::{Budget, Corpus, CorpusOptions, Loader, LoaderOptions, Sampler, SamplerOptions, Target};
+use echat_kernels::rng::{key, uniform};
+
+const ROUNDS: usize = 5;
+const MICRO_BATCH_SECONDS: f64 = 120.0;
+
+/// Two hours of tones and noise in wav files of 0.5 s to 15 s; returns the manifest.
+fn recordings(dir: &Path) -> PathBuf {
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: 16_000,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let (mut manifest, mut seconds) = (String::new(), 0.0);
+    for i in 0u64.. {
+        if seconds > 2.0 * 3600.0 {
+            break;
+        }
+        let length = 0.5 + 14.5 * uniform(key(1, i)) * uniform(key(2, i));
+        let mut wav = hound::WavWriter::create(dir.join(format!("{i}.wav")), spec).unwrap();
+        for t in 0..(length * 16_000.0) as u64 {
+            wav.write_sample(((key(i, t) >> 52) as i16) + (t * 40 % 8000) as i16).unwrap();
+        }
+        wav.finalize().unwrap();
+        writeln!(manifest, "{{\"audio_filepath\": \"{i}.wav\", \"text\": \"今天天气很好\"}}").unwrap();
+        seconds += length;
+    }
+    let path = dir.join("manifest.jsonl");
+    fs::write(&path, manifest).unwrap();
+    path
+}
+
+/// Hours of audio an hour over an epoch.
+fn echat(corpus: &Arc<Corpus>, seed: u64) -> f64 {
+    let order = SamplerOptions { seed, batch_seconds: 2.0 * MICRO_BATCH_SECONDS, weights: vec![], rates: vec![] };
+    let sampler = Arc::new(Sampler::new(corpus.costs().clone(), corpus.groups(), &order));
+    let micro_batch = Budget { seconds: MICRO_BATCH_SECONDS, tokens: 0 };
+    let options = LoaderOptions { rank: 0, ranks: vec![0], micro_batch, normalize: true, prefetch: 2, threads: 2 };
+    // Several epochs, so that starting does not count for much.
+    let steps = 4 * sampler.steps_per_epoch();
+    let begun = Instant::now();
+    let loader = Loader::new(corpus.clone(), sampler, &options, 0..steps).unwrap();
+    let seconds: f64 = loader.map(|step| step.unwrap().batches.iter().map(|batch| batch.seconds()).sum::<f64>()).sum();
+    seconds / begun.elapsed().as_secs_f64()
+}
+
+/// The same of PyTorch, which prints it.
+fn pytorch(manifest: &Path) -> Option<f64> {
+    let mut python = common::python("torch, numpy", "the PyTorch DataLoader")?;
+    let output = python.arg(common::peer("dataloader.py")).arg(manifest).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().parse().ok()
+}
+
+fn main() {
+    let dir = tempfile::tempdir().unwrap();
+    // Cargo passes `--bench`.
+    let given = std::env::args().skip(1).find(|arg| !arg.starts_with("--"));
+    let manifest = given.map_or_else(|| recordings(dir.path()), PathBuf::from);
+    let out = dir.path().join("shards");
+    prepare(&manifest, &out, &PrepareOptions { max_bad_share: 0.1, ..PrepareOptions::default() }, |_| {}).unwrap();
+    let options =
+        CorpusOptions { target: Target::Text, min_seconds: 0.1, max_seconds: 60.0, max_bad_share: 0.0, verify: true };
+    let corpus = Arc::new(Corpus::open(&[out], &options).unwrap());
+    println!("{}\n", corpus.report().summary());
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        ours.push(echat(&corpus, round as u64));
+        theirs.extend(pytorch(&manifest));
+    }
+    let median = |rates: &mut Vec<f64>| {
+        rates.sort_by(f64::total_cmp);
+        rates.get(rates.len() / 2).copied()
+    };
+    let (ours, theirs) = (median(&mut ours).unwrap(), median(&mut theirs));
+    println!("| loader | audio-hours per hour, median of {ROUNDS} | goal |\n|---|---:|---:|");
+    println!("| echat, 2 threads, from shards | {ours:.0} | 20000 |");
+    match theirs {
+        Some(theirs) => {
+            println!("| PyTorch DataLoader, 2 workers, from the same wav files | {theirs:.0} | |");
+            println!("| echat / PyTorch | {:.1} | 10 |", ours / theirs);
+        }
+        None => println!("| PyTorch DataLoader | not run | |"),
+    }
+    assert!(ours >= 20_000.0 && theirs.is_none_or(|theirs| ours >= 10.0 * theirs), "a goal is missed");
+}
