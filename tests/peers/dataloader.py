@@ -1,9 +1,9 @@
-"""How fast a PyTorch DataLoader fills packed, normalised f32 batches from the wav files of a manifest: prints audio-hours per hour.
+"""How fast a PyTorch DataLoader fills normalised f32 batches from the wav files of a manifest: prints audio-hours per hour.
 
-    python3 tests/peers/dataloader.py manifest.jsonl
+    python3 tests/peers/dataloader.py pad|pack manifest.jsonl
 
 The peer of trainer/benches/loader.rs, which runs it: 2 worker processes, batches of at most 120 s of utterances of all lengths, each
-brought to zero mean and unit variance and concatenated. Files are read by soundfile if there is one, else by the wave module and
+brought to zero mean and unit variance, and padded to the longest as is usual, or concatenated as echat does. Files are read by soundfile if there is one, else by the wave module and
 numpy. One epoch goes before, so that workers run and the files are in the page cache; two are timed.
 """
 
@@ -16,6 +16,7 @@ import wave
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 try:
@@ -65,13 +66,16 @@ class Batches:
         yield batch
 
 
+def pad(waves):
+    return pad_sequence(waves, batch_first=True), torch.tensor([len(w) for w in waves])
+
+
 def pack(waves):
-    lens = torch.tensor([0] + [len(w) for w in waves])
-    return torch.cat(waves), lens.cumsum(0)
+    return torch.cat(waves), torch.tensor([len(w) for w in waves])
 
 
 def main():
-    manifest = pathlib.Path(sys.argv[1])
+    collate, manifest = {"pad": pad, "pack": pack}[sys.argv[1]], pathlib.Path(sys.argv[2])
     lines = [json.loads(line) for line in manifest.read_text().splitlines() if line]
     paths = [str(manifest.parent / line["audio_filepath"]) for line in lines]
     seconds = []
@@ -79,14 +83,14 @@ def main():
         with wave.open(path) as f:
             seconds.append(f.getnframes() / f.getframerate())
     loader = DataLoader(
-        Recordings(paths), batch_sampler=Batches(seconds), collate_fn=pack, num_workers=2, persistent_workers=True, prefetch_factor=2
+        Recordings(paths), batch_sampler=Batches(seconds), collate_fn=collate, num_workers=2, persistent_workers=True, prefetch_factor=2
     )
     for _ in loader:
         pass
     begun, samples = time.perf_counter(), 0
     for _ in range(2):
-        for waves, _ in loader:
-            samples += len(waves)
+        for _, lens in loader:
+            samples += int(lens.sum())
     print(samples / 16000 / (time.perf_counter() - begun))
 
 

@@ -35,10 +35,8 @@ impl Batch {
     /// Errors: only if candle cannot hold the tensor.
     pub fn pack(utterances: &[(u32, Utterance)], normalize: bool) -> echat_kernels::Result<Self> {
         let wave_lens = SeqLens::from_lens(utterances.iter().map(|(_, u)| u.audio.len()));
-        let mut waves = vec![0.0; wave_lens.total()];
-        for ((_, utterance), rows) in utterances.iter().zip(wave_lens.ranges()) {
-            wave_norm::forward(&utterance.audio, &mut waves[rows], normalize)?;
-        }
+        let mut waves = Vec::with_capacity(wave_lens.total());
+        utterances.iter().for_each(|(_, utterance)| wave_norm::append(&utterance.audio, &mut waves, normalize));
         let waves = Tensor::from_vec(waves, (wave_lens.total(), 1), &Device::Cpu)?;
         let owned = |text: Option<&str>| text.map(String::from);
         Ok(Self {
