@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::audio::{AudioError, SAMPLE_RATE, SpeedChanger};
 use super::corpus::{Corpus, CorpusError, Reject};
 use super::sampler::{Budget, Item, Sampler, StepPlan, micro_batches};
-use super::{Batch, DataConfig, Utterance};
+use super::{Batch, DataConfig, Packing, Utterance};
 
 /// Which part of each step a loader builds, and how.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +69,7 @@ pub enum LoaderError {
     Corpus(#[from] CorpusError),
     /// A batch could not be packed.
     #[error("cannot pack a batch: {0}")]
-    Pack(#[from] echat_kernels::Error),
+    Pack(#[from] candle_core::Error),
     /// The resampler does not take a speed.
     #[error("data.speed_perturb: cannot play at {speed} times the speed: {reason}")]
     Speed {
@@ -223,21 +223,23 @@ impl Builder {
             skipped_indices: Vec::new(),
         };
         for part in micro_batches(&mine, self.options.micro_batch) {
-            let mut utterances = Vec::with_capacity(part.len());
+            let seconds: f64 = part.iter().map(|item| f64::from(item.cost.seconds)).sum();
+            let room = (seconds * f64::from(SAMPLE_RATE)).ceil() as usize;
+            let mut packing = Packing::new(room, self.options.normalize);
             for item in part {
                 if self.stop.load(Ordering::Relaxed) {
                     return Ok(None);
                 }
                 match self.read(item, speeds)? {
-                    Ok(utterance) => utterances.push((item.utterance, utterance)),
+                    Ok(utterance) => packing.push(item.utterance, &utterance),
                     Err(e) => {
                         built.skipped.push(self.corpus.reject(item.utterance as usize, e.to_string()));
                         built.skipped_indices.push(item.utterance);
                     }
                 }
             }
-            if !utterances.is_empty() {
-                built.batches.push(Batch::pack(&utterances, self.options.normalize)?);
+            if !packing.is_empty() {
+                built.batches.push(packing.finish()?);
             }
         }
         Ok(Some(built))

@@ -16,7 +16,7 @@ pub mod utterance;
 
 use crate::config::choice;
 
-pub use batch::Batch;
+pub use batch::{Batch, Packing};
 pub use config::{DataConfig, SettingError};
 pub use corpus::{Corpus, CorpusError, CorpusOptions, Placement, PlacementKind};
 pub use emotion::Emotion;
