@@ -3,7 +3,7 @@
 
 mod common;
 use common::*;
-use echat_kernels::wave_norm::{forward, forward_packed, reference};
+use echat_kernels::wave_norm::{append, forward, forward_packed, reference};
 use echat_kernels::{SeqLens, rng};
 
 fn samples(count: usize, offset: i32, range: i32) -> Vec<i16> {
@@ -49,6 +49,15 @@ fn a_packed_batch_is_its_utterances_at_any_number_of_threads() {
         at_threads(threads, || forward_packed(&x, &seq, &mut out, true).unwrap());
         assert_eq!(out.iter().map(|x| f64::from(*x)).collect::<Vec<_>>(), want);
     }
+}
+
+#[test]
+fn appending_is_the_same() {
+    let mut out = Vec::new();
+    let parts = [samples(9_001, 100, 30_000), Vec::new(), samples(4_096, -32_768, 0), samples(3, 32_767, 0)];
+    parts.iter().for_each(|part| append(part, &mut out, true));
+    let want: Vec<f64> = parts.iter().flat_map(|part| normalized(part, true)).collect();
+    assert_eq!(out.into_iter().map(f64::from).collect::<Vec<_>>(), want);
 }
 
 #[test]

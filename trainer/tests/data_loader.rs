@@ -129,6 +129,40 @@ fn an_epoch_is_complete_and_its_figures_are_global() {
 }
 
 #[test]
+fn changed_speeds_keep_budgets_and_do_not_depend_on_threads_or_ranks() {
+    let dir = TempDir::new().unwrap();
+    let (corpus, plain) = corpus(&shards(&dir));
+    let data = (corpus.clone(), sampler(&corpus, &[14_400, 16_000, 17_600]));
+    let one = steps(&data, &loader_options(0, 1, 1), 0);
+    let facts_of = |steps: &[Step]| steps.iter().map(facts).collect::<Vec<_>>();
+    assert!(facts_of(&one) == facts_of(&steps(&data, &loader_options(0, 1, 3), 0)));
+    let mut changed = 0;
+    for (step, unchanged) in one.iter().zip(steps(&(corpus.clone(), plain), &loader_options(0, 1, 1), 0)) {
+        assert!(step.batches.iter().all(|b| b.seconds() <= 1.0 + 1e-6));
+        let seconds: f64 = step.batches.iter().map(|b| b.seconds()).sum();
+        assert!((seconds - step.seconds).abs() <= 1e-5, "planned {} s, packed {seconds}", step.seconds);
+        changed += usize::from((step.seconds - unchanged.seconds).abs() > 1e-3);
+    }
+    assert!(changed > 0);
+    // On a rank an utterance sounds as it does alone.
+    let waves = |steps: &[Step]| {
+        let one = |b: &echat::data::Batch, i: usize| {
+            let all: Vec<f32> = b.waves.flatten_all().unwrap().to_vec1().unwrap();
+            (b.ids[i].clone(), all[b.wave_lens.range(i)].to_vec())
+        };
+        let all = steps.iter().flat_map(|s| &s.batches).flat_map(|b| (0..b.len()).map(move |i| one(b, i)));
+        all.collect::<Vec<_>>()
+    };
+    let mut alone = waves(&one[..3]);
+    let mut together: Vec<_> =
+        (0..2).flat_map(|rank| waves(&steps(&data, &loader_options(rank, 2, 1), 0)[..3])).collect();
+    let order = |a: &(String, Vec<f32>), b: &(String, Vec<f32>)| a.0.cmp(&b.0).then(a.1.len().cmp(&b.1.len()));
+    alone.sort_by(order);
+    together.sort_by(order);
+    assert!(alone == together);
+}
+
+#[test]
 fn dropping_a_loader_ends_its_threads() {
     let dir = TempDir::new().unwrap();
     let (corpus, sampler) = corpus(&shards(&dir));

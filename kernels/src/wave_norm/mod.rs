@@ -18,6 +18,11 @@ pub fn forward(samples: &[i16], out: &mut [f32], normalize: bool) -> Result<()> 
     Ok(())
 }
 
+/// [`forward`] behind what `out` holds, so that nothing is written twice.
+pub fn append(samples: &[i16], out: &mut Vec<f32>, normalize: bool) {
+    cpu::append(samples, out, normalize);
+}
+
 /// [`forward`] on each utterance of a packed batch.
 ///
 /// Errors: `samples` or `out` of another length than `seq`'s total.

@@ -8,7 +8,7 @@ use echat_launch::World;
 
 use super::trained::{Trained, TrainedArgs};
 use crate::data::audio::{self, Clip};
-use crate::data::{Batch as Utterances, Emotion, Utterance};
+use crate::data::{Emotion, Packing, Utterance};
 use crate::eval::{Prompted, prompt};
 use crate::model::echat::{Batch, Speech};
 use crate::model::generate::{GenerationDefaults, Sampling, generate};
@@ -79,7 +79,9 @@ fn listen(trained: &Trained, file: &Path) -> anyhow::Result<Prompted> {
         context: None,
         audio: samples.into(),
     };
-    let utterances = Utterances::pack(&[(0, spoken)], trained.model.normalizes())?;
+    let mut packing = Packing::new(spoken.audio.len(), trained.model.normalizes());
+    packing.push(0, &spoken);
+    let utterances = packing.finish()?;
     let batch = Batch {
         ids: vec![file.display().to_string()],
         speech: Speech::Waves(utterances.waves),

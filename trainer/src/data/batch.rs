@@ -32,32 +32,63 @@ pub struct Batch {
     pub contexts: Vec<Option<String>>,
 }
 
-impl Batch {
-    /// Packs `utterances`, each with its number in the corpus. `normalize`: each to zero mean and unit variance.
-    ///
-    /// Errors: only if candle cannot hold the tensor.
-    pub fn pack(utterances: &[(u32, Utterance)], normalize: bool) -> echat_kernels::Result<Self> {
-        let wave_lens = SeqLens::from_lens(utterances.iter().map(|(_, u)| u.audio.len()));
-        let mut waves = vec![0.0; wave_lens.total()];
-        for ((_, utterance), rows) in utterances.iter().zip(wave_lens.ranges()) {
-            wave_norm::forward(&utterance.audio, &mut waves[rows], normalize)?;
-        }
-        let waves = Tensor::from_vec(waves, (wave_lens.total(), 1), &Device::Cpu)?;
-        let owned = |text: Option<&str>| text.map(String::from);
-        Ok(Self {
-            waves,
-            wave_lens,
-            features: None,
-            indices: utterances.iter().map(|(i, _)| *i).collect(),
-            keys: utterances.iter().map(|(_, u)| rng::mix(rng::site(u.id))).collect(),
-            ids: utterances.iter().map(|(_, u)| u.id.into()).collect(),
-            texts: utterances.iter().map(|(_, u)| u.text.into()).collect(),
-            responses: utterances.iter().map(|(_, u)| owned(u.response)).collect(),
-            emotions: utterances.iter().map(|(_, u)| u.emotion).collect(),
-            contexts: utterances.iter().map(|(_, u)| owned(u.context)).collect(),
-        })
+/// A batch in the making: utterances are packed as they are read, while they are in the processor's cache.
+pub struct Packing {
+    normalize: bool,
+    waves: Vec<f32>,
+    lens: Vec<usize>,
+    batch: Texts,
+}
+
+/// What a batch has of each utterance besides its waveform.
+#[derive(Default)]
+struct Texts {
+    indices: Vec<u32>,
+    keys: Vec<u64>,
+    ids: Vec<String>,
+    texts: Vec<String>,
+    responses: Vec<Option<String>>,
+    emotions: Vec<Option<Emotion>>,
+    contexts: Vec<Option<String>>,
+}
+
+impl Packing {
+    /// Nothing yet, with room for `samples` samples. `normalize`: each utterance to zero mean and unit variance.
+    pub fn new(samples: usize, normalize: bool) -> Self {
+        Self { normalize, waves: Vec::with_capacity(samples), lens: Vec::new(), batch: Texts::default() }
     }
 
+    /// Appends `utterance`, number `index` of the corpus.
+    pub fn push(&mut self, index: u32, utterance: &Utterance) {
+        let owned = |text: Option<&str>| text.map(String::from);
+        wave_norm::append(&utterance.audio, &mut self.waves, self.normalize);
+        self.lens.push(utterance.audio.len());
+        self.batch.indices.push(index);
+        self.batch.keys.push(rng::mix(rng::site(utterance.id)));
+        self.batch.ids.push(utterance.id.into());
+        self.batch.texts.push(utterance.text.into());
+        self.batch.responses.push(owned(utterance.response));
+        self.batch.emotions.push(utterance.emotion);
+        self.batch.contexts.push(owned(utterance.context));
+    }
+
+    /// Whether nothing was appended.
+    pub fn is_empty(&self) -> bool {
+        self.lens.is_empty()
+    }
+
+    /// The batch.
+    ///
+    /// Errors: only if candle cannot hold the tensor.
+    pub fn finish(self) -> candle_core::Result<Batch> {
+        let Texts { indices, keys, ids, texts, responses, emotions, contexts } = self.batch;
+        let wave_lens = SeqLens::from_lens(self.lens);
+        let waves = Tensor::from_vec(self.waves, (wave_lens.total(), 1), &Device::Cpu)?;
+        Ok(Batch { waves, wave_lens, features: None, indices, keys, ids, texts, responses, emotions, contexts })
+    }
+}
+
+impl Batch {
     /// The number of utterances.
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -114,6 +145,12 @@ mod tests {
         }
     }
 
+    fn pack(utterances: &[(u32, Utterance)], normalize: bool) -> Batch {
+        let mut packing = Packing::new(0, normalize);
+        utterances.iter().for_each(|(index, utterance)| packing.push(*index, utterance));
+        packing.finish().unwrap()
+    }
+
     fn rows(batch: &Batch, i: usize) -> Vec<f32> {
         let all: Vec<f32> = batch.waves.flatten_all().unwrap().to_vec1().unwrap();
         all[batch.wave_lens.range(i)].to_vec()
@@ -125,30 +162,31 @@ mod tests {
         let utterances = [utterance("a", noise(1, 700)), utterance("b", vec![]), utterance("c", noise(2, 301))];
         for normalize in [false, true] {
             let numbered: Vec<_> = utterances.iter().cloned().enumerate().map(|(i, u)| (i as u32, u)).collect();
-            let together = Batch::pack(&numbered, normalize).unwrap();
+            let together = pack(&numbered, normalize);
             assert_eq!(together.waves.dims(), [1001, 1]);
             assert_eq!(together.wave_lens.offsets(), [0, 700, 700, 1001]);
             for (i, one) in numbered.iter().enumerate() {
-                let alone = Batch::pack(std::slice::from_ref(one), normalize).unwrap();
+                let alone = pack(std::slice::from_ref(one), normalize);
                 assert_eq!(rows(&alone, 0), rows(&together, i));
                 assert_eq!((alone.keys[0], &alone.ids[0]), (together.keys[i], &together.ids[i]));
             }
         }
-        let batch = Batch::pack(&[(0, utterances[0].clone())], true).unwrap();
+        let batch = pack(&[(0, utterances[0].clone())], true);
         let wave = rows(&batch, 0);
         let mean = wave.iter().sum::<f32>() / 700.0;
         let var = wave.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 700.0;
         assert!(mean.abs() <= 1e-5 && (var - 1.0).abs() <= 1e-3, "{mean} {var}");
-        let plain = rows(&Batch::pack(&[(0, utterances[0].clone())], false).unwrap(), 0);
+        let plain = rows(&pack(&[(0, utterances[0].clone())], false), 0);
         assert!(plain.iter().zip(&*utterances[0].audio).all(|(&x, &y)| x == f32::from(y) / 32_768.0));
     }
 
     #[test]
     fn a_batch_of_text_alone_has_no_samples() {
-        let batch = Batch::pack(&[(0, utterance("a", vec![])), (1, utterance("b", vec![]))], true).unwrap();
+        let batch = pack(&[(0, utterance("a", vec![])), (1, utterance("b", vec![]))], true);
         assert_eq!(batch.waves.dims(), [0, 1]);
         assert_eq!((batch.len(), batch.wave_lens.count(), batch.seconds()), (2, 2, 0.0));
         assert_eq!(batch.targets(Target::Response).collect::<Vec<_>>(), ["r", "r"]);
         assert_ne!(batch.keys[0], batch.keys[1]);
+        assert!(Packing::new(9, true).finish().unwrap().is_empty());
     }
 }

@@ -12,7 +12,7 @@ use super::audio::{SAMPLE_RATE, SpeedChanger};
 use super::corpus::{Corpus, CorpusError, Reject};
 use super::features::{CacheError, FeatureCache};
 use super::sampler::{Budget, Item, Sampler, StepPlan, micro_batches};
-use super::{Batch, DataConfig, Utterance};
+use super::{Batch, DataConfig, Packing, Utterance};
 
 /// Which part of each step a loader builds, and how.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +73,7 @@ pub enum LoaderError {
     Cache(#[from] CacheError),
     /// A batch could not be packed.
     #[error("cannot pack a batch: {0}")]
-    Pack(#[from] echat_kernels::Error),
+    Pack(#[from] candle_core::Error),
     /// The resampler does not take a speed.
     #[error("data.speed_perturb: cannot play at {speed} times the speed: {reason}")]
     Speed {
@@ -233,21 +233,23 @@ impl Builder {
             skipped_indices: Vec::new(),
         };
         for part in micro_batches(&mine, self.options.micro_batch) {
-            let mut utterances = Vec::with_capacity(part.len());
+            let seconds: f64 = part.iter().map(|item| f64::from(item.cost.seconds)).sum();
+            let room = (seconds * f64::from(SAMPLE_RATE)).ceil() as usize;
+            let mut packing = Packing::new(room, self.options.normalize);
             for item in part {
                 if self.stop.load(Ordering::Relaxed) {
                     return Ok(None);
                 }
                 match self.read(item, speeds)? {
-                    Ok(utterance) => utterances.push((item.utterance, utterance)),
+                    Ok(utterance) => packing.push(item.utterance, &utterance),
                     Err(reason) => {
                         built.skipped.push(self.corpus.reject(item.utterance as usize, reason));
                         built.skipped_indices.push(item.utterance);
                     }
                 }
             }
-            if !utterances.is_empty() {
-                let mut batch = Batch::pack(&utterances, self.options.normalize)?;
+            if !packing.is_empty() {
+                let mut batch = packing.finish()?;
                 batch.features = self.cache.as_ref().map(|cache| cache.pack(&batch.indices)).transpose()?;
                 built.batches.push(batch);
             }

@@ -23,7 +23,7 @@ pub mod wav;
 
 use crate::config::choice;
 
-pub use batch::Batch;
+pub use batch::{Batch, Packing};
 pub use config::{DataConfig, SettingError};
 pub use corpus::{Corpus, CorpusError, CorpusOptions, Placement, PlacementKind};
 pub use emotion::Emotion;

@@ -71,7 +71,7 @@ names! {
     STEP_SECONDS = "speed/step_seconds" ["s"] "wall time of a step, mean of the interval";
     TFLOPS = "speed/tflops" ["TFLOP/s"] "model arithmetic per second, all ranks, without recomputation";
     MFU = "speed/mfu" ["1"] "model arithmetic as a share of the devices' peak, where output.peak_tflops gives it";
-    DATA_WAIT = "speed/data_wait" ["1"] "share of wall time spent waiting for data";
+    DATA_WAIT = "speed/data_wait" ["1"] "share of the interval's wall time in which a rank waited for the loader, mean of the ranks";
     COMM_WAIT = "speed/comm_wait" ["1"] "share of wall time spent waiting for the gradients of other ranks";
     AUDIO_SECONDS = "batch/audio_seconds" ["s"] "audio in a global batch";
     UTTERANCES = "batch/utterances" ["1"] "utterances in a global batch";

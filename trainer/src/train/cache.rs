@@ -12,7 +12,7 @@ use crate::config::RunConfig;
 use crate::data::audio::SAMPLE_RATE;
 use crate::data::features::{self, FeatureCache, Identity, PartPlan, PartWriter};
 use crate::data::sampler::Item;
-use crate::data::{Batch as Utterances, Corpus, CorpusError, micro_batches};
+use crate::data::{Corpus, CorpusError, Packing, micro_batches};
 use crate::dist::Collective;
 use crate::metrics::Work;
 use crate::model::echat::{Precision, SpeechPath};
@@ -110,20 +110,20 @@ impl Maker<'_> {
 
     /// The features of `items`, by number.
     fn encode(&self, items: &[Item], made: &mut BTreeMap<u32, (Tensor, Option<Tensor>)>) -> Result<()> {
-        let mut utterances = Vec::with_capacity(items.len());
+        let mut packing = Packing::new(0, self.model.normalizes());
         for item in items {
             match self.corpus.get(item.utterance as usize) {
                 Ok(utterance) if utterance.is_text_only() => {}
-                Ok(utterance) => utterances.push((item.utterance, utterance)),
+                Ok(utterance) => packing.push(item.utterance, &utterance),
                 // The loader says so when it comes to it.
                 Err(CorpusError::Audio(_)) => {}
                 Err(e) => return Err(e.into()),
             }
         }
-        if utterances.is_empty() {
+        if packing.is_empty() {
             return Ok(());
         }
-        let batch = Utterances::pack(&utterances, self.model.normalizes())?;
+        let batch = packing.finish().map_err(crate::autograd::Error::from)?;
         let packed = Packed { seq: batch.wave_lens.clone(), samples: batch.keys.into() };
         let (features, packed) = self.speech.features(&batch.waves, &packed)?;
         let take = |i: usize, rows: std::ops::Range<usize>| -> candle_core::Result<(Tensor, Option<Tensor>)> {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::{Examples, Result, Sums};
-use crate::autograd::Tape;
+use crate::autograd::{self, Tape};
 use crate::data::sampler::Item;
-use crate::data::{Batch as Utterances, Budget, Corpus, StepPlan, micro_batches};
+use crate::data::{Batch as Utterances, Budget, Corpus, Packing, StepPlan, micro_batches};
 use crate::dist::Collective;
 use crate::model::echat::EChat;
 
@@ -38,11 +38,11 @@ impl Validation {
     /// This rank's utterances, a packed batch at a time.
     pub fn batches(&self) -> impl Iterator<Item = Result<Utterances>> + '_ {
         self.parts.iter().map(|part| {
-            let utterances: Vec<_> = part
-                .iter()
-                .map(|item| Ok((item.utterance, self.corpus.get(item.utterance as usize)?)))
-                .collect::<std::result::Result<_, crate::data::CorpusError>>()?;
-            Ok(Utterances::pack(&utterances, self.normalize)?)
+            let mut packing = Packing::new(0, self.normalize);
+            for item in part {
+                packing.push(item.utterance, &self.corpus.get(item.utterance as usize)?);
+            }
+            Ok(packing.finish().map_err(autograd::Error::from)?)
         })
     }
 
