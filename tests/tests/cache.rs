@@ -109,7 +109,7 @@ fn a_cache_of_another_encoder_corpus_or_setting_is_refused() {
     stale(&["model.seed=7"], "the encoder's weights");
     stale(&["encoder.mask_time_length=3"], "the encoder's settings");
     stale(&["data.cache_precision=\"bf16\""], "data.cache_precision");
-    stale(&["data.max_seconds=0.9"], "the corpus");
+    stale(&["data.max_seconds=0.5"], "the corpus");
     // The same manifest, but one recording is another.
     let wav = fixture.path("audio/train-3.wav");
     let other = fs::read(fixture.path("audio/train-4.wav")).unwrap();

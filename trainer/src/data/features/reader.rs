@@ -150,10 +150,10 @@ impl Part {
         let crc32 = u32s(&map[crc32]);
         let (mut means, mut layers) = (None, 0);
         if identity.means {
-            let (range, _, shape) = find("means")?;
-            let &[count, found, _] = shape else { return Err(damaged("`means` has another shape than it must")) };
-            if count != numbers.len() {
-                return Err(damaged("`means` is of another number of utterances"));
+            let (range, kind, shape) = find("means")?;
+            let &[count, found, wide] = shape else { return Err(damaged("`means` has another shape than it must")) };
+            if count != numbers.len() || wide != width || kind != wanted {
+                return Err(damaged("`means` has another shape or dtype than it must"));
             }
             (means, layers) = (Some(range), found);
         }
