@@ -7,12 +7,16 @@ use super::{AudioError, Clip, Input};
 /// A seek lands this much earlier than asked, so that codecs which look back (mp3, aac, vorbis, opus) have warmed up.
 const PRE_ROLL_SECONDS: f64 = 0.5;
 
-/// Decodes `clips` of the recording `input` in one pass over the part of it that they span. The results are in the order of the
-/// clips; damage spoils the clips that were not complete when it was met.
-pub(super) fn decode(input: Input, clips: &[Clip]) -> Vec<Result<Pcm, AudioError>> {
+/// Decodes `clips` of the recording `input` in one pass over the part of it that they span, and hands each to `finish` when it is complete. The results
+/// are in the order of the clips; damage spoils the clips that were not complete when it was met.
+pub(super) fn decode<T>(
+    input: Input,
+    clips: &[Clip],
+    finish: &dyn Fn(Pcm) -> Result<T, AudioError>,
+) -> Vec<Result<T, AudioError>> {
     let first = clips.iter().map(|c| c.offset).fold(f64::INFINITY, f64::min);
     match Source::open_at(input, (first > 2.0 * PRE_ROLL_SECONDS).then_some(first - PRE_ROLL_SECONDS)) {
-        Ok(source) => Reading::new(source, clips).run(),
+        Ok(source) => Reading::new(source, clips, finish).run(),
         Err(e) => clips.iter().map(|_| Err(e.clone())).collect(),
     }
 }
@@ -21,7 +25,7 @@ pub(super) fn decode(input: Input, clips: &[Clip]) -> Vec<Result<Pcm, AudioError
 pub(super) fn measure(input: Input, clip: &Clip) -> Result<(u64, u32), AudioError> {
     let name = input.name();
     let Some((frames, rate)) = Source::open_at(input, None)?.announced() else {
-        let pcm = decode(input, std::slice::from_ref(clip)).remove(0)?;
+        let pcm = decode(input, std::slice::from_ref(clip), &Ok).remove(0)?;
         return Ok((pcm.samples.len() as u64, pcm.rate));
     };
     let (start, end) = bounds(clip, rate);
@@ -37,17 +41,18 @@ pub(super) fn measure(input: Input, clip: &Clip) -> Result<(u64, u32), AudioErro
 }
 
 /// What has become of a clip so far.
-enum State {
+enum State<T> {
     /// No frame of it has been met.
     Ahead(Clip),
     Met(Window),
-    Failed(AudioError),
+    Done(Result<T, AudioError>),
 }
 
 /// One pass over a recording.
-struct Reading<'i> {
+struct Reading<'i, T> {
     source: Source<'i>,
-    states: Vec<State>,
+    finish: &'i dyn Fn(Pcm) -> Result<T, AudioError>,
+    states: Vec<State<T>>,
     /// Clips by where they begin; those before `next` have been met.
     order: Vec<usize>,
     next: usize,
@@ -59,26 +64,25 @@ struct Reading<'i> {
     rate: u32,
 }
 
-impl<'i> Reading<'i> {
-    fn new(source: Source<'i>, clips: &[Clip]) -> Self {
+impl<'i, T> Reading<'i, T> {
+    fn new(source: Source<'i>, clips: &[Clip], finish: &'i dyn Fn(Pcm) -> Result<T, AudioError>) -> Self {
         let mut order: Vec<usize> = (0..clips.len()).collect();
         order.sort_by(|&a, &b| clips[a].offset.total_cmp(&clips[b].offset));
         let states = clips.iter().map(|c| State::Ahead(*c)).collect();
-        Self { source, states, order, next: 0, open: Vec::new(), end: 0, rate: 0 }
+        Self { source, finish, states, order, next: 0, open: Vec::new(), end: 0, rate: 0 }
     }
 
-    fn run(mut self) -> Vec<Result<Pcm, AudioError>> {
+    fn run(mut self) -> Vec<Result<T, AudioError>> {
         let failure = self.read().err();
         let (name, end, rate) = (self.source.name(), self.end, self.rate);
-        let finish = |state| match (state, &failure) {
-            (State::Failed(e), _) => Err(e),
-            (State::Met(window), None) => window.finish(name, end),
-            (State::Met(window), _) if window.is_complete() => window.finish(name, end),
+        let result = |state| match (state, &failure) {
+            (State::Done(result), _) => result,
             (_, Some(e)) => Err(e.clone()),
+            (State::Met(window), None) => window.finish(name, end).and_then(self.finish),
             (State::Ahead(_), None) if rate == 0 => Err(AudioError::NoSamples { path: name.into() }),
-            (State::Ahead(clip), None) => Window::new(&clip, rate).finish(name, end),
+            (State::Ahead(clip), None) => Window::new(&clip, rate).finish(name, end).and_then(self.finish),
         };
-        self.states.into_iter().map(finish).collect()
+        self.states.into_iter().map(result).collect()
     }
 
     /// Decodes until every clip is complete or the recording ends.
@@ -113,11 +117,16 @@ impl<'i> Reading<'i> {
             self.open.push(clip);
             self.next += 1;
         }
-        let (states, name) = (&mut self.states, self.source.name());
+        let (states, name, end) = (&mut self.states, self.source.name(), self.end);
         self.open.retain(|&clip| {
             let State::Met(window) = &mut states[clip] else { return false };
-            let pushed = window.push(block, name).map_err(|e| states[clip] = State::Failed(e));
-            pushed.is_ok() && matches!(&states[clip], State::Met(window) if !window.is_complete())
+            let done = match window.push(block, name) {
+                Ok(false) => return true,
+                Ok(true) => window.take().finish(name, end).and_then(self.finish),
+                Err(e) => Err(e),
+            };
+            states[clip] = State::Done(done);
+            false
         });
     }
 }

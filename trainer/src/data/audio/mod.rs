@@ -156,7 +156,7 @@ pub fn cut(input: Input, clips: &[Clip]) -> Vec<Result<Vec<i16>, AudioError>> {
             .map_err(|reason| AudioError::Unsupported { path: input.name().into(), reason })?;
         Ok(samples.into_iter().map(to_i16).collect())
     };
-    decode::decode(input, clips).into_iter().map(|pcm| pcm.and_then(finish)).collect()
+    decode::decode(input, clips, &finish)
 }
 
 /// The number of 16 kHz samples of `clip` of the recording at `path`, from the header where it tells, else by decoding.

@@ -37,18 +37,17 @@ pub(super) struct Window {
     /// How many frames are kept before it is an error.
     limit: u64,
     frames: Vec<f32>,
-    complete: bool,
 }
 
 impl Window {
     pub(super) fn new(clip: &Clip, rate: u32) -> Self {
         let (start, stop) = bounds(clip, rate);
         let limit = clip.max_seconds.map_or(u64::MAX, |s| (s * f64::from(rate)) as u64);
-        Self { clip: *clip, rate, start, stop, limit, frames: Vec::new(), complete: false }
+        Self { clip: *clip, rate, start, stop, limit, frames: Vec::new() }
     }
 
-    /// Takes what is the clip's of `block`.
-    pub(super) fn push(&mut self, block: &Block, name: &Path) -> Result<(), AudioError> {
+    /// Takes what is the clip's of `block`; true if its last frame is there now.
+    pub(super) fn push(&mut self, block: &Block, name: &Path) -> Result<bool, AudioError> {
         let count = block.count();
         let within = |frame: u64| frame.saturating_sub(block.start).min(count) as usize;
         let first = within(self.start);
@@ -62,13 +61,12 @@ impl Window {
             let max_seconds = self.clip.max_seconds.unwrap_or_default();
             return Err(AudioError::TooLong { path: name.into(), max_seconds });
         }
-        self.complete = self.stop.is_some_and(|stop| block.start + count >= stop);
-        Ok(())
+        Ok(self.stop.is_some_and(|stop| block.start + count >= stop))
     }
 
-    /// Whether its last frame is there.
-    pub(super) fn is_complete(&self) -> bool {
-        self.complete
+    /// The window with what it has; an empty one stays.
+    pub(super) fn take(&mut self) -> Self {
+        Self { frames: std::mem::take(&mut self.frames), ..*self }
     }
 
     /// The clip, of a recording that was read up to frame `end`.

@@ -99,9 +99,10 @@ impl FeatureCache {
         let count = lens.len();
         // From an utterance's layers to a layer's utterances.
         let row = width * self.dtype.size_in_bytes();
-        let means: Vec<u8> = (0..layers)
-            .flat_map(|l| by_utterance.iter().flat_map(move |means| &means[l * row..(l + 1) * row]).copied())
-            .collect();
+        let mut means = Vec::with_capacity(layers * count * row);
+        for l in 0..layers {
+            by_utterance.iter().for_each(|of_one| means.extend_from_slice(&of_one[l * row..(l + 1) * row]));
+        }
         let packed = || -> candle_core::Result<Packed> {
             let frames = lens.iter().sum();
             let of = |bytes, shape: &[usize]| tensor(bytes, shape, self.dtype)?.to_dtype(self.compute);
