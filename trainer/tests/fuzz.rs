@@ -178,7 +178,7 @@ fn utterance(i: usize, id: &str) -> Utterance<'_> {
     Utterance {
         id,
         text: "今天天气很好",
-        response: (i % 2 == 0).then_some("是啊"),
+        response: i.is_multiple_of(2).then_some("是啊"),
         emotion: Some(Emotion::ALL[i % 5]),
         speaker: Some("s"),
         context: None,
@@ -220,7 +220,7 @@ fn length_tables_and_indexes() {
     let index = Index::read(&made).unwrap();
     let table = made.join(LENGTHS_FILE);
     fuzz(&table, &fs::read(&table).unwrap(), |_| match LengthTable::open(&made, &index) {
-        Ok(table) => (0..table.len()).map(|i| table.get(i)).count() == 6,
+        Ok(table) => (0..table.len()).all(|i| table.get(i).text == table.get(0).text),
         Err(_) => false,
     });
     let file = made.join("index.json");
