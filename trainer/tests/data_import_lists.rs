@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use echat::data::audio::{self, Clip};
+use echat::data::prepare::Format;
 use echat::data::shard::Index;
 use import::{alignment, error, ffmpeg, ids, import, run, source, speech, write, write_wav};
 use tempfile::TempDir;
@@ -76,6 +77,17 @@ fn wenetspeech_is_cut_out_of_long_opus_recordings() {
     assert!(small[0].audio == all[0].audio);
     let (by_file, _) = import(&dir, &root.join("WenetSpeech.json"), &["M"]);
     assert_eq!(by_file.len(), 1);
+}
+
+#[test]
+fn metadata_in_one_long_line_are_recognised_wherever_a_character_is_cut() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("metadata.json");
+    for pad in 0..3 {
+        let text = "字".repeat(30_000);
+        write(&path, format!(r#"{{"audios":[{}{{"aid":"{text}"}}]}}"#, " ".repeat(pad)));
+        assert_eq!(Format::detect(&path).unwrap(), Format::Wenetspeech, "{pad}");
+    }
 }
 
 #[test]

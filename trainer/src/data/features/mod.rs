@@ -203,3 +203,26 @@ pub struct Packed {
 fn tensor(bytes: &[u8], shape: &[usize], dtype: DType) -> candle_core::Result<Tensor> {
     Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_of_one_node_and_about_as_long_and_hold_everything_once() {
+        let cost = |seconds| Cost { seconds, tokens: 3 };
+        let costs: Vec<Cost> = (0..500).map(|i| cost(1.0 + (i % 9) as f32)).chain([cost(2000.0), cost(1.0)]).collect();
+        let group = |node, ranges: &[std::ops::Range<u32>]| Group { component: 0, node, ranges: ranges.to_vec() };
+        let parts = parts(&costs, &[group(0, &[0..200, 300..350]), group(1, &[200..300, 350..502])]);
+        let mut all: Vec<u32> = parts.iter().flat_map(|part| part.utterances.iter().copied()).collect();
+        assert!(parts.iter().all(|part| part.utterances.is_sorted()));
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..502));
+        for part in &parts {
+            let seconds: f32 = part.utterances.iter().map(|&u| costs[u as usize].seconds).sum();
+            assert!(f64::from(seconds) <= PART_SECONDS || part.utterances == [500], "{seconds}");
+            let first = part.utterances[0];
+            assert_eq!(part.node, usize::from((200..300).contains(&first) || first >= 350));
+        }
+    }
+}

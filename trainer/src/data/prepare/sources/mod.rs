@@ -9,7 +9,7 @@ mod lines;
 mod wenet;
 mod wenetspeech;
 
-use std::io::{BufRead, BufReader};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::PrepareError;
@@ -236,15 +236,13 @@ impl Format {
             Some("jsonl") => return Ok(Self::Jsonl),
             _ => {}
         }
-        let mut start = String::new();
+        let mut bytes = Vec::new();
         let file = std::fs::File::open(path).map_err(SourceError::unreadable(path))?;
-        for line in BufReader::new(std::io::Read::take(file, 1 << 16)).lines() {
-            // Bytes that are not text are no corpus.
-            start = line.map_err(|_| unknown())?.trim_matches(['\u{feff}', ' ', '\t', '\r']).into();
-            if !start.is_empty() {
-                break;
-            }
-        }
+        file.take(1 << 16).read_to_end(&mut bytes).map_err(SourceError::unreadable(path))?;
+        // The last character may be cut in two.
+        let text = String::from_utf8_lossy(&bytes);
+        let lines = text.lines().map(|line| line.trim_matches(['\u{feff}', ' ', '\t', '\r']));
+        let start = lines.into_iter().find(|line| !line.is_empty()).unwrap_or_default();
         let closed = start.ends_with('}');
         match start.chars().next() {
             Some('{') if start.contains("\"audios\"") || !closed => Ok(Self::Wenetspeech),
