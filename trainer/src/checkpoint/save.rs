@@ -27,6 +27,8 @@ pub enum Stage {
     MovedAside,
     /// It has its name, but no marker yet.
     Renamed,
+    /// Its marker is written, but has not got its name.
+    Marking,
     /// It is complete.
     Marked,
     /// One that is no longer kept has lost its marker.
@@ -37,13 +39,14 @@ pub enum Stage {
 
 impl Stage {
     /// All of them, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Begun,
         Self::Model,
         Self::Optimizer,
         Self::Manifest,
         Self::MovedAside,
         Self::Renamed,
+        Self::Marking,
         Self::Marked,
         Self::Unmarked,
         Self::Retained,
@@ -136,7 +139,7 @@ fn publish(dir: &Path, temporary: &Path, path: &Path, aside: &Path, on_stage: &m
     let marked = at(path, fs::rename(temporary, path)).and_then(|()| {
         at(dir, sync_dir(dir))?;
         on_stage(Stage::Renamed);
-        mark(path)
+        mark(path, on_stage)
     });
     if marked.is_err() {
         let _ = remove(path);
@@ -147,11 +150,15 @@ fn publish(dir: &Path, temporary: &Path, path: &Path, aside: &Path, on_stage: &m
     Ok(())
 }
 
-fn mark(path: &Path) -> Result<()> {
+/// Writes the marker under another name first: one that a kill leaves half written must not be taken for a marker.
+fn mark(path: &Path, on_stage: &mut dyn FnMut(Stage)) -> Result<()> {
     let manifest = path.join(MANIFEST);
     let bytes = fs::read(&manifest).map_err(|source| Error::Read { path: manifest, source })?;
     let line = format!("{}\n", sha256(&bytes));
-    write_file(&path.join(COMPLETE), &|path, out| at(path, out.write_all(line.as_bytes())))?;
+    let unnamed = path.join(format!("{COMPLETE}.tmp"));
+    write_file(&unnamed, &|path, out| at(path, out.write_all(line.as_bytes())))?;
+    on_stage(Stage::Marking);
+    at(path, fs::rename(&unnamed, path.join(COMPLETE)))?;
     at(path, sync_dir(path))
 }
 
