@@ -154,7 +154,7 @@ fn what_cannot_be_spoken_is_one_line() {
     };
     assert!(speak("hello world", "sad").contains("`hello world` is neither Chinese characters nor pinyin"));
     assert!(speak("", "sad").contains("`` is neither"));
-    assert!(speak("你好", "happy").contains("unknown emotion `happy`"));
+    assert!(speak("你好", "glad").contains("unknown emotion `glad`"));
     assert!(speak("你好", "sad").contains("cannot write /nowhere/x.wav"));
 }
 

@@ -27,7 +27,7 @@ fn unusable_texts_are_named_with_file_and_line() {
     assert_eq!(texts_error("t.jsonl", "\n \n"), "t.jsonl: holds no texts");
     assert_eq!(tsv("a\t你好\tsad\nb\t  \tsad\n"), "t.tsv:3: the text is empty");
     let emotions = "it must be one of cheerful, fearful, angry, sad, neutral, or be translated in `texts.emotions`";
-    assert_eq!(tsv("a\t你好\tsad\n\nb\t你好\thappy\n"), format!("t.tsv:4: unknown emotion `happy`; {emotions}"));
+    assert_eq!(tsv("a\t你好\tsad\n\nb\t你好\tglad\n"), format!("t.tsv:4: unknown emotion `glad`; {emotions}"));
     assert_eq!(
         tsv("a\t你好\tsad\na\t再见\tsad\n"),
         "t.tsv:3: the id `a` was used at ./t.tsv:2 already; ids must be unique"
@@ -152,8 +152,8 @@ fn configurations_that_make_no_sense_name_the_key() {
         (&["texts.files=[]"], "`texts.files`: name the files of the texts, here or by part in `texts.parts`"),
         (&["texts.parts={train=['texts.tsv']}"], "`texts.parts`: give either `files` or `parts`"),
         (
-            &["texts.emotions={joy='happy'}"],
-            "`texts.emotions.joy`: `happy` is none of cheerful, fearful, angry, sad, neutral",
+            &["texts.emotions={joy='glad'}"],
+            "`texts.emotions.joy`: `glad` is none of cheerful, fearful, angry, sad, neutral",
         ),
         (&["texts.colums.text='a'"], "unknown key `texts.colums`; did you mean `texts.columns`?"),
         (&["chat.base_url='api.openai.com'"], "`chat.base_url`: `api.openai.com` must begin with https:// or http://"),

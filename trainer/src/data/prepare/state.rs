@@ -24,11 +24,11 @@ pub(super) struct Record {
     pub(super) rejects: Vec<Reject>,
 }
 
-/// The recipe of `out`: what decides its bytes, and where it came from.
+/// The recipe of `out`: what decides its bytes, and what its sources are called. Not where they lie: the bytes do not depend on it.
 fn recipe(sources: &[Source], plan: &Plan, options: &PrepareOptions) -> Value {
     let rules = |s: &Source| {
         json!({
-            "path": s.path, "format": s.format, "subsets": s.subsets, "width": s.rules.width, "case": s.rules.case,
+            "name": s.path.file_name().map(|n| n.to_string_lossy()), "format": s.format, "subsets": s.subsets, "width": s.rules.width, "case": s.rules.case,
             "punctuation": s.rules.punctuation, "spaces": s.rules.spaces,
         })
     };

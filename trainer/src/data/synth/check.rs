@@ -173,7 +173,8 @@ fn names() -> String {
 }
 
 fn emotions(key: &str, styles: &BTreeMap<String, String>) -> Result<(), Problem> {
-    match styles.keys().find(|name| name.parse::<Emotion>().is_err()) {
+    // By their own names alone: styles are looked up by these.
+    match styles.keys().find(|key| !Emotion::ALL.iter().any(|emotion| emotion.name() == *key)) {
         Some(name) => wrong(&format!("{key}.{name}"), format!("the emotions are {}", names())),
         None => Ok(()),
     }
