@@ -97,6 +97,23 @@ fn stats_are_the_paper_s_table() {
 }
 
 #[test]
+fn stats_of_text_alone_have_no_lengths() {
+    let dir = TempDir::new().unwrap();
+    let out = dir.path().join("text");
+    let mut writer = ShardWriter::create(&out, 60_000).unwrap();
+    let audio = Vec::new().into();
+    let text =
+        Utterance { id: "t", text: "答", response: None, emotion: None, speaker: None, context: Some("问"), audio };
+    writer.push(&text).unwrap();
+    writer.finish().unwrap();
+    let said = data(&["stats", of(&out)]).unwrap();
+    assert!(
+        said.contains("text           sum               1      0.00        0.0") && !said.contains(" s to "),
+        "{said}"
+    );
+}
+
+#[test]
 fn show_prints_an_utterance_and_writes_its_recording() {
     let dir = TempDir::new().unwrap();
     let out = shards(dir.path(), 100);

@@ -215,6 +215,28 @@ fn a_directory_of_other_transcripts_or_options_is_refused() {
 }
 
 #[test]
+fn a_source_that_changes_meanwhile_is_said() {
+    let dir = TempDir::new().unwrap();
+    let first = manifest(&dir, 12, &[]);
+    let second = dir.path().join("second.jsonl");
+    let line = |i: usize| format!("{{\"audio_filepath\": \"{}.wav\", \"text\": \"t\", \"id\": \"s{i}\"}}\n", i % 12);
+    let lines = |count: usize| (0..count).map(line).collect::<String>();
+    let options = PrepareOptions { shard_bytes: 400_000, ..PrepareOptions::default() };
+    for changed in [1, 5, 7, 30] {
+        let out = dir.path().join(format!("out{changed}"));
+        fs::write(&second, lines(6)).unwrap();
+        // The second source is opened when the first parts of the first one are made.
+        let sources = [Source::json_lines(&first), Source::json_lines(&second)];
+        let mut solo = Solo::new(World::single("here"));
+        let error = prepare(&sources, &out, &options, &mut solo, &mut |_| fs::write(&second, lines(changed)).unwrap());
+        let error = error.unwrap_err();
+        assert!(matches!(error, PrepareError::Changed { .. }), "{changed}: {error}");
+        assert!(error.to_string().contains("a source changed meanwhile"), "{error}");
+        assert!(!out.join("index.json").exists());
+    }
+}
+
+#[test]
 fn a_mended_recording_is_taken_with_retry() {
     let dir = TempDir::new().unwrap();
     let m = manifest(&dir, 12, &[]);

@@ -150,7 +150,8 @@ fn statistics(args: &StatsArgs) -> anyhow::Result<()> {
     }
     let mut text = stats::table(parts.iter().map(|(name, stats, _)| (name.as_str(), stats)));
     for (name, _, seconds) in &parts {
-        let at = |share: f64| seconds.get(((seconds.len() - 1) as f64 * share).round() as usize).copied();
+        let last = seconds.len().saturating_sub(1) as f64;
+        let at = |share: f64| seconds.get((last * share).round() as usize).copied();
         if let (Some(least), Some(median), Some(long), Some(most)) = (at(0.0), at(0.5), at(0.95), at(1.0)) {
             text +=
                 &format!("{name:<14} {least:.2} s to {most:.2} s, half up to {median:.2} s, 95 % up to {long:.2} s\n");

@@ -109,6 +109,16 @@ pub enum PrepareError {
         /// What is not the same.
         differs: String,
     },
+    /// The transcripts are not what they were when the work was planned.
+    #[error(
+        "part {part} of {out} has other utterances than when the work was planned: a source changed meanwhile; run again when it is at rest"
+    )]
+    Changed {
+        /// The output directory.
+        out: PathBuf,
+        /// Which part.
+        part: usize,
+    },
     /// Too many recordings cannot be used.
     #[error(
         "{bad} of {total} utterances cannot be used, more than the allowed share of {share}; they are listed in {rejects}; one is {example}; mend them and \

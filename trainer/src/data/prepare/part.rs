@@ -57,18 +57,29 @@ pub(super) fn make_share(
             }
             number = part;
         }
-        if mine[part] {
-            current.take(found, first, plan);
+        match mine.get(part) {
+            Some(true) => current.take(found, first, plan),
+            Some(false) => {}
+            None => return Err(PrepareError::Changed { out: out.into(), part }),
         }
         Ok(())
     })?;
-    if mine.get(number).copied().unwrap_or(false) {
-        maker.make(number, current)?;
+    if number + 1 != mine.len() {
+        return Err(PrepareError::Changed { out: out.into(), part: number + 1 });
     }
-    Ok(())
+    if mine[number] { maker.make(number, current) } else { Ok(()) }
 }
 
 impl Part {
+    /// Its utterances, usable or not.
+    fn len(&self) -> u64 {
+        let of = |item: &Item| match item {
+            Item::Recording(recording, _) => recording.segments.len() as u64,
+            Item::Unusable(_) => 1,
+        };
+        self.items.iter().map(of).sum()
+    }
+
     fn take(&mut self, found: Found, first: u64, plan: &Plan) {
         match found {
             Found::Untranscribed(_) => {}
@@ -94,6 +105,9 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn make(&mut self, number: usize, part: Part) -> Result<(), PrepareError> {
+        if part.len() != self.plan.parts[number] {
+            return Err(PrepareError::Changed { out: self.out.into(), part: number });
+        }
         let mut writer = ShardWriter::part(self.out, number, self.options.shard_bytes);
         let mut record = Record::default();
         for portion in portions(&part.items, self.options) {
