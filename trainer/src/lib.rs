@@ -7,6 +7,7 @@ pub mod config;
 pub mod data;
 pub mod dist;
 pub mod eval;
+mod files;
 pub mod metrics;
 pub mod model;
 pub mod nn;

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::manifest::{Candidate, Manifest, candidates};
-use super::save::{Stage, remove, sync_dir};
+use super::save::{Stage, remove};
 use super::{Better, COMPLETE, CheckpointConfig, Result, TEMPORARY};
+use crate::files::sync_dir;
 
 /// Removes what `config` does not keep, now that `newest` is complete. Returns a line for each that could not be removed.
 pub(super) fn retain(

@@ -11,6 +11,7 @@ use super::{
     COMPLETE, Checkpoint, CheckpointConfig, Error, MANIFEST, MODEL, OPTIMIZER, PREFIX, REPLACED, Result, STATE,
     TEMPORARY, retain, tensors,
 };
+use crate::files::sync_dir;
 
 /// How far a save has come; a process may die after any of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,11 +185,6 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     };
     gone(fs::remove_file(path.join(COMPLETE)))?;
     gone(fs::remove_dir_all(path))
-}
-
-/// Makes the names in `path` durable.
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 fn at<T>(path: &Path, result: io::Result<T>) -> Result<T> {

@@ -11,6 +11,7 @@ mod reader;
 mod writer;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sampler::{Cost, Group};
 use super::shard::ShardError;
+use crate::files::{is_vacant, remove_temporaries, write_whole};
 
 pub use reader::FeatureCache;
 pub use writer::PartWriter;
@@ -160,22 +162,15 @@ pub fn claim(dir: &Path, identity: &Identity) -> Result<(), CacheError> {
     match fs::read(&path) {
         Ok(bytes) => check(dir, identity, &bytes)?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            if fs::read_dir(dir).map_err(|e| CacheError::write(dir, e))?.next().is_some() {
+            if !is_vacant(dir).map_err(|e| CacheError::write(dir, e))? {
                 return Err(CacheError::NotACache { path: dir.into() });
             }
             let text = serde_json::to_string_pretty(identity).map_err(|e| CacheError::write(&path, e))? + "\n";
-            let temporary = dir.join(format!(".{IDENTITY_FILE}.tmp"));
-            let written = fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, &path));
-            written.map_err(|e| CacheError::write(&path, e))?;
+            write_whole(&path, |file| file.write_all(text.as_bytes())).map_err(|e| CacheError::write(&path, e))?;
         }
         Err(source) => return Err(ShardError::Unreadable { path, source }.into()),
     }
-    for entry in fs::read_dir(dir).map_err(|e| CacheError::write(dir, e))?.flatten() {
-        if entry.file_name().to_string_lossy().ends_with(".tmp") {
-            fs::remove_file(entry.path()).map_err(|e| CacheError::write(&entry.path(), e))?;
-        }
-    }
-    Ok(())
+    remove_temporaries(dir).map_err(|e| CacheError::write(dir, e))
 }
 
 /// Errors if the cache in `dir`, whose identity file holds `bytes`, is not the one `identity` describes.

@@ -1,13 +1,14 @@
 //! Writing one file of a cache.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
-use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+use safetensors::tensor::Dtype;
 
 use super::{CacheError, METADATA_KEY, VERSION, part_path};
+use crate::files::{Bytes, write_safetensors, write_whole};
 
 /// Collects the features of a part's utterances, in the order of their numbers, and writes them as one file.
 pub struct PartWriter {
@@ -32,8 +33,8 @@ impl PartWriter {
 
     /// Appends utterance `number`: its `speech` `[t, d]` and `means` `[L, d]`.
     pub fn push(&mut self, number: u32, speech: &Tensor, means: Option<&Tensor>) -> candle_core::Result<()> {
-        let speech_bytes = bytes(speech, self.dtype)?;
-        let mean_bytes = means.map_or(Ok(Vec::new()), |means| bytes(means, self.dtype))?;
+        let speech_bytes = little_endian(speech, self.dtype)?;
+        let mean_bytes = means.map_or(Ok(Vec::new()), |means| little_endian(means, self.dtype))?;
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&number.to_le_bytes());
         hasher.update(&speech_bytes);
@@ -49,15 +50,10 @@ impl PartWriter {
     /// Writes part `part` of the cache in `dir`, completely or not at all.
     pub fn finish(self, dir: &Path, part: usize) -> Result<(), CacheError> {
         let path = part_path(dir, part);
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let temporary = dir.join(format!(".{name}.tmp"));
-        self.write(&temporary).and_then(|()| Ok(fs::rename(&temporary, &path)?)).map_err(|e| {
-            let _ = fs::remove_file(&temporary);
-            CacheError::write(&path, e)
-        })
+        self.write(&path).map_err(|e| CacheError::write(&path, e))
     }
 
-    fn write(&self, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    fn write(&self, path: &Path) -> io::Result<()> {
         let (count, width) = (self.utterances.len(), self.width);
         let frames = self.offsets[count] as usize;
         let dtype = if self.dtype == DType::BF16 { Dtype::BF16 } else { Dtype::F32 };
@@ -65,22 +61,21 @@ impl PartWriter {
         let offsets: Vec<u8> = self.offsets.iter().flat_map(|x| x.to_le_bytes()).collect();
         let (utterances, crc32) = (little(&self.utterances), little(&self.crc32));
         let mut views = vec![
-            ("speech", TensorView::new(dtype, vec![frames, width], &self.speech)?),
-            ("speech_offsets", TensorView::new(Dtype::U64, vec![count + 1], &offsets)?),
-            ("utterance", TensorView::new(Dtype::U32, vec![count], &utterances)?),
-            ("crc32", TensorView::new(Dtype::U32, vec![count], &crc32)?),
+            ("speech", Bytes { dtype, shape: vec![frames, width], data: &self.speech }),
+            ("speech_offsets", Bytes { dtype: Dtype::U64, shape: vec![count + 1], data: &offsets }),
+            ("utterance", Bytes { dtype: Dtype::U32, shape: vec![count], data: &utterances }),
+            ("crc32", Bytes { dtype: Dtype::U32, shape: vec![count], data: &crc32 }),
         ];
         if self.layers > 0 {
-            views.push(("means", TensorView::new(dtype, vec![count, self.layers, width], &self.means)?));
+            views.push(("means", Bytes { dtype, shape: vec![count, self.layers, width], data: &self.means }));
         }
         let metadata = HashMap::from([(METADATA_KEY.to_string(), VERSION.to_string())]);
-        serialize_to_file(views, Some(metadata), path)?;
-        Ok(File::open(path)?.sync_all()?)
+        write_whole(path, |file| write_safetensors(file, views, metadata))
     }
 }
 
 /// The little-endian bytes of `tensor` as `dtype`.
-fn bytes(tensor: &Tensor, dtype: DType) -> candle_core::Result<Vec<u8>> {
+fn little_endian(tensor: &Tensor, dtype: DType) -> candle_core::Result<Vec<u8>> {
     let flat = tensor.to_dtype(dtype)?.flatten_all()?;
     Ok(match dtype {
         DType::BF16 => flat.to_vec1::<half::bf16>()?.iter().flat_map(|x| x.to_le_bytes()).collect(),

@@ -1,7 +1,7 @@
 //! What lies in the output directory: whose it is, which parts are done, and what makes it a corpus in the end.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use super::sources::Source;
 use super::{PrepareError, PrepareOptions, Prepared, RECIPE_FILE, REJECTS_FILE};
 use crate::data::corpus::Reject;
 use crate::data::shard::{INDEX_FILE, Index, ShardError, ShardInfo, write_index};
+use crate::files::{is_vacant, remove_temporaries, write_whole};
 
 /// A part that is done.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -55,11 +56,10 @@ pub(super) fn claim(
     match fs::read(&path) {
         Ok(bytes) => compare(out, &ours, &bytes)?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let mut entries = fs::read_dir(out).map_err(PrepareError::file(out, "cannot be read"))?;
-            if entries.next().is_some() {
+            if !is_vacant(out).map_err(PrepareError::file(out, "cannot be read"))? {
                 return Err(ShardError::NotEmpty { path: out.into() }.into());
             }
-            write_whole(&path, &(serde_json::to_string_pretty(&ours).unwrap_or_default() + "\n"))?;
+            write(&path, &(serde_json::to_string_pretty(&ours).unwrap_or_default() + "\n"))?;
         }
         Err(e) => return Err(PrepareError::file(&path, "cannot be read")(e)),
     }
@@ -90,12 +90,14 @@ fn compare(out: &Path, ours: &Value, theirs: &[u8]) -> Result<(), PrepareError> 
 
 /// Removes what a killed run left half written, and records that are no longer needed.
 fn clean(out: &Path) -> Result<(), PrepareError> {
+    remove_temporaries(out).map_err(PrepareError::file(out, "cannot be cleaned up"))?;
+    if !out.join(INDEX_FILE).exists() {
+        return Ok(());
+    }
     let failed = PrepareError::file(out, "cannot be read");
-    let finished = out.join(INDEX_FILE).exists();
     for entry in fs::read_dir(out).map_err(&failed)? {
         let path = entry.map_err(&failed)?.path();
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.ends_with(".tmp") || (finished && name.starts_with(".part-")) {
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".part-")) {
             fs::remove_file(&path).map_err(PrepareError::file(&path, "cannot be removed"))?;
         }
     }
@@ -157,7 +159,7 @@ pub(super) fn read_record(out: &Path, part: usize) -> Result<Option<Record>, Pre
 
 /// Marks a part as done.
 pub(super) fn write_record(out: &Path, part: usize, record: &Record) -> Result<(), PrepareError> {
-    write_whole(&record_path(out, part), &serde_json::to_string(record).unwrap_or_default())
+    write(&record_path(out, part), &serde_json::to_string(record).unwrap_or_default())
 }
 
 /// The length of a file.
@@ -215,7 +217,7 @@ pub(super) fn give_up(
 
 fn write_rejects(out: &Path, rejects: &[Reject]) -> Result<(), PrepareError> {
     let lines: String = rejects.iter().map(|r| serde_json::to_string(r).unwrap_or_default() + "\n").collect();
-    write_whole(&out.join(REJECTS_FILE), &lines)
+    write(&out.join(REJECTS_FILE), &lines)
 }
 
 fn read_rejects(out: &Path) -> Result<Vec<Reject>, PrepareError> {
@@ -227,18 +229,6 @@ fn read_rejects(out: &Path) -> Result<Vec<Reject>, PrepareError> {
     }
 }
 
-/// Writes a file completely or not at all.
-fn write_whole(path: &Path, text: &str) -> Result<(), PrepareError> {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = path.with_file_name(format!(".{}.tmp", name.trim_start_matches('.')));
-    let write = || {
-        let mut file = BufWriter::new(File::create(&temporary)?);
-        file.write_all(text.as_bytes())?;
-        file.into_inner().map_err(|e| e.into_error())?.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(|e| {
-        let _ = fs::remove_file(&temporary);
-        PrepareError::file(path, "cannot be written")(e)
-    })
+fn write(path: &Path, text: &str) -> Result<(), PrepareError> {
+    write_whole(path, |file| file.write_all(text.as_bytes())).map_err(PrepareError::file(path, "cannot be written"))
 }

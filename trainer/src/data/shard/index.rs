@@ -1,12 +1,13 @@
 //! `index.json`: which shards make a directory. Written last, so a directory without it is not finished.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Shard, ShardError, VERSION};
+use crate::files::write_whole;
 
 /// The name of the index in a shard directory.
 pub const INDEX_FILE: &str = "index.json";
@@ -77,15 +78,6 @@ impl Index {
         let failed = |e: std::io::Error| ShardError::Write { path: path.clone(), reason: e.to_string() };
         let mut text = serde_json::to_string_pretty(self).map_err(|e| failed(e.into()))?;
         text.push('\n');
-        let temporary = dir.join(format!(".{INDEX_FILE}.tmp"));
-        let mut file = File::create(&temporary).map_err(failed)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-        fs::rename(&temporary, &path).map_err(failed)?;
-        sync_dir(dir).map_err(failed)
+        write_whole(&path, |file| file.write_all(text.as_bytes())).map_err(failed)
     }
-}
-
-/// Makes a rename in `dir` last through a power cut.
-pub(super) fn sync_dir(dir: &Path) -> std::io::Result<()> {
-    File::open(dir)?.sync_all()
 }

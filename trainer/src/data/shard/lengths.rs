@@ -3,18 +3,19 @@
 //! It lies beside `index.json`, so that a node that has some of the shards can plan steps over all of them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+use safetensors::tensor::Dtype;
 
-use super::index::{Index, sync_dir};
+use super::index::Index;
 use super::map::Map;
 use super::reader::{Layout, u32_at};
 use super::{Header, METADATA_KEY, ShardError, VERSION};
 use crate::data::Target;
 use crate::data::audio::SAMPLE_RATE;
+use crate::files::{Bytes, write_safetensors, write_whole};
 
 /// The name of the table in a shard directory.
 pub const LENGTHS_FILE: &str = "lengths.safetensors";
@@ -118,20 +119,14 @@ pub(super) fn write(dir: &Path, index: &Index) -> Result<(), ShardError> {
         }
     }
     let path = dir.join(LENGTHS_FILE);
-    let temporary = dir.join(format!(".{LENGTHS_FILE}.tmp"));
-    let failed = |reason: String| ShardError::Write { path: path.clone(), reason };
-    serialize(&columns, index.utterances, &temporary).map_err(|e| failed(e.to_string()))?;
-    fs::rename(&temporary, &path).and_then(|()| sync_dir(dir)).map_err(|e| failed(e.to_string()))
+    serialize(&columns, index.utterances, &path).map_err(|e| ShardError::Write { path, reason: e.to_string() })
 }
 
-fn serialize(columns: &[Vec<u8>; 4], utterances: u64, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+fn serialize(columns: &[Vec<u8>; 4], utterances: u64, path: &Path) -> io::Result<()> {
     let used = || COLUMNS.iter().zip(columns).filter(|(_, bytes)| bytes.iter().any(|&byte| byte != 0));
     let crc32: BTreeMap<_, _> = used().map(|(name, bytes)| (name.to_string(), crc32fast::hash(bytes))).collect();
     let header = Header { version: VERSION, utterances, sample_rate: SAMPLE_RATE, crc32 };
     let metadata = HashMap::from([(METADATA_KEY.to_string(), serde_json::to_string(&header)?)]);
-    let views = used()
-        .map(|(name, bytes)| Ok((*name, TensorView::new(Dtype::U32, vec![bytes.len() / 4], bytes)?)))
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-    serialize_to_file(views, Some(metadata), path)?;
-    Ok(File::open(path)?.sync_all()?)
+    let views = used().map(|(name, data)| (*name, Bytes { dtype: Dtype::U32, shape: vec![data.len() / 4], data }));
+    write_whole(path, |file| write_safetensors(file, views, metadata))
 }

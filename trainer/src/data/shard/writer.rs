@@ -1,15 +1,17 @@
 //! Writing a directory of shards.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+use safetensors::tensor::Dtype;
 
-use super::index::{Index, ShardInfo, sync_dir};
+use super::index::{Index, ShardInfo};
 use super::{COLUMNS, Header, METADATA_KEY, NO_EMOTION, REQUIRED, ShardError, VERSION, checksum, columns, emotion_id};
 use crate::data::audio::SAMPLE_RATE;
 use crate::data::utterance::Utterance;
+use crate::files::{Bytes, is_vacant, write_safetensors, write_whole};
 
 /// Writes utterances, in the order they come, into `shard-00000.safetensors`, `shard-00001.safetensors`, …
 ///
@@ -29,7 +31,7 @@ impl ShardWriter {
     pub fn create(dir: &Path, max_bytes: usize) -> Result<Self, ShardError> {
         let failed = |e: std::io::Error| ShardError::Write { path: dir.into(), reason: e.to_string() };
         fs::create_dir_all(dir).map_err(failed)?;
-        if fs::read_dir(dir).map_err(failed)?.next().is_some() {
+        if !is_vacant(dir).map_err(failed)? {
             return Err(ShardError::NotEmpty { path: dir.into() });
         }
         Ok(Self { dir: dir.into(), max_bytes, part: None, buffer: Buffer::default(), shards: Vec::new() })
@@ -71,13 +73,7 @@ impl ShardWriter {
             (Some(part), n) => format!("shard-{part:05}-{n}.safetensors"),
         };
         let path = self.dir.join(&name);
-        let temporary = self.dir.join(format!(".{name}.tmp"));
-        buffer.write(&temporary).and_then(|()| Ok(fs::rename(&temporary, &path)?)).map_err(|e| {
-            // What is half written only takes up the space whose lack may be the reason.
-            let _ = fs::remove_file(&temporary);
-            ShardError::Write { path: path.clone(), reason: e.to_string() }
-        })?;
-        sync_dir(&self.dir).map_err(|e| ShardError::Write { path, reason: e.to_string() })?;
+        buffer.write(&path).map_err(|e| ShardError::Write { path, reason: e.to_string() })?;
         let (utterances, samples) = (buffer.count as u64, buffer.audio.len() as u64 / 2);
         self.shards.push(ShardInfo { file: name, utterances, samples });
         Ok(())
@@ -163,18 +159,12 @@ impl Buffer {
         tensors
     }
 
-    fn write(&self, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    fn write(&self, path: &Path) -> io::Result<()> {
         let tensors = self.tensors();
         let crc32: BTreeMap<_, _> = tensors.iter().map(|(n, _, _, b)| (n.clone(), crc32fast::hash(b))).collect();
         let header = Header { version: VERSION, utterances: self.count as u64, sample_rate: SAMPLE_RATE, crc32 };
-        // One key only: safetensors keeps metadata in a hash map, whose order would differ from run to run.
         let metadata = HashMap::from([(METADATA_KEY.to_string(), serde_json::to_string(&header)?)]);
-        let views = tensors
-            .into_iter()
-            .map(|(name, dtype, len, bytes)| Ok((name, TensorView::new(dtype, vec![len], bytes)?)))
-            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
-        serialize_to_file(views, Some(metadata), path)?;
-        File::open(path)?.sync_all()?;
-        Ok(())
+        let views = tensors.into_iter().map(|(name, dtype, len, data)| (name, Bytes { dtype, shape: vec![len], data }));
+        write_whole(path, |file| write_safetensors(file, views, metadata))
     }
 }

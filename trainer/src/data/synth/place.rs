@@ -3,9 +3,10 @@
 use super::config::{Backend, SynthConfig};
 use super::error::SynthError;
 use super::texts::Item;
+use crate::files::{is_vacant, write_whole};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// What the run asks for; written first.
@@ -72,18 +73,12 @@ impl Place {
 
     /// Without a run there must be nothing at all, but for a run file that was never renamed.
     fn nothing(&self) -> Result<Found, SynthError> {
-        let entries = match std::fs::read_dir(&self.root) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
-            Err(e) => return Err(SynthError::io("read", &self.root)(e)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(SynthError::io("read", &self.root))?;
-            if entry.file_name() != *format!("{RUN_FILE}.tmp") {
-                return Err(SynthError::NotEmpty(self.root.clone()));
-            }
+        match is_vacant(&self.root) {
+            Ok(true) => Ok(Found::Nothing),
+            Ok(false) => Err(SynthError::NotEmpty(self.root.clone())),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Found::Nothing),
+            Err(e) => Err(SynthError::io("read", &self.root)(e)),
         }
-        Ok(Found::Nothing)
     }
 
     /// Makes the place that of a run which asks for `identity`.
@@ -113,11 +108,7 @@ impl Place {
 
     /// Writes a file that is whole or not there.
     pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), SynthError> {
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".tmp");
-        std::fs::write(&temporary, bytes)
-            .and_then(|()| std::fs::rename(&temporary, path))
-            .map_err(SynthError::io("write", path))
+        write_whole(path, |file| file.write_all(bytes)).map_err(SynthError::io("write", path))
     }
 }
 

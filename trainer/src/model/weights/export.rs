@@ -9,6 +9,7 @@ use candle_core::{DType, Tensor};
 use super::error::first_line;
 use super::{Error, Result};
 use crate::autograd::Param;
+use crate::files::{write_safetensors, write_whole};
 
 /// How a parameter lies in the model, compared with its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,10 +82,9 @@ impl Manifest {
             .collect::<Result<Vec<_>>>()?;
         // transformers refuses a file without this line.
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        let (path, partial) = (dir.join("model.safetensors"), dir.join("model.safetensors.partial"));
-        safetensors::serialize_to_file(tensors, Some(metadata), &partial)
-            .map_err(|e| failed(&partial, first_line(e)))?;
-        std::fs::rename(&partial, &path).map_err(|e| failed(&path, first_line(e)))?;
+        let path = dir.join("model.safetensors");
+        write_whole(&path, |file| write_safetensors(file, tensors, metadata))
+            .map_err(|e| failed(&path, first_line(e)))?;
         write_json(&dir.join("config.json"), config)
     }
 }
