@@ -12,6 +12,8 @@ pub mod attention;
 pub mod channel_norm;
 pub mod conv1d;
 pub mod cross_entropy;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+pub mod cuda;
 pub mod dropout;
 pub mod elementwise;
 pub mod embedding;

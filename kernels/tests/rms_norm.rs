@@ -84,3 +84,6 @@ fn a_nan_is_not_hidden() {
     let (y, _) = forward(&x, &random(2, &[20]), EPS).unwrap();
     assert!(to_f64(&y).iter().all(|y| y.is_nan()));
 }
+
+#[cfg(feature = "emulate")]
+emulated!(matches_the_reference_at_ragged_sizes, stores_bf16, wrong_shapes_are_errors, a_nan_is_not_hidden);

@@ -1,6 +1,8 @@
 //! RMSNorm: `y = x · rstd · w`, `rstd = 1/√(mean(x²) + eps)` over the last dimension (Zhang and Sennrich 2019).
 
 pub mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Tensor};
@@ -16,6 +18,10 @@ const OP: &str = "rms_norm";
 pub fn forward(x: &Tensor, w: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
     let (rows, d) = as_rows(OP, "x", x)?;
     expect_shape(OP, "w", w, &[d])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return cuda::forward(x, w, rows, eps as f32);
+    }
     let (y, rstd) = cpu::forward(&read(OP, x)?, &read(OP, w)?, rows, eps as f32);
     Ok((write(OP, y, x.shape(), x.dtype())?, write(OP, rstd, rows, DType::F32)?))
 }
@@ -32,6 +38,10 @@ pub fn backward(
     expect_shape(OP, "grad", grad, x.dims())?;
     expect_shape(OP, "w", w, &[d])?;
     expect_shape(OP, "rstd", rstd, &[rows])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return cuda::backward(grad, x, w, rstd, need_weight);
+    }
     let (dx, dw) = cpu::backward(&read(OP, grad)?, &read(OP, x)?, &read(OP, w)?, &read(OP, rstd)?, need_weight);
     let dw = if need_weight { Some(write(OP, dw, d, DType::F32)?) } else { None };
     Ok((write(OP, dx, x.shape(), grad.dtype())?, dw))

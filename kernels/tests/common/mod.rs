@@ -69,3 +69,14 @@ pub fn finite_difference(f: impl Fn(&[f64]) -> f64, at: &[f64]) -> Vec<f64> {
         })
         .collect()
 }
+
+/// The tests named, with the ops done by kernels as host C++.
+#[cfg(feature = "emulate")]
+#[macro_export]
+macro_rules! emulated {
+    ($($test:ident),* $(,)?) => {
+        mod emulated {
+            $(#[test] fn $test() { echat_kernels::cuda::emulated(super::$test); })*
+        }
+    };
+}

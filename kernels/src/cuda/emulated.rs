@@ -1,0 +1,82 @@
+//! Kernels as host C++, for tests (`emulate.h`).
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::ffi::{CString, c_char, c_int, c_void};
+
+use candle_core::{DType, Device, Shape, Tensor};
+use half::bf16;
+
+use super::Kernel;
+use crate::{Error, Result};
+
+unsafe extern "C" {
+    fn echat_emulate(
+        name: *const c_char,
+        grid: *const u32,
+        threads: u32,
+        shared: usize,
+        args: *const *mut c_void,
+        kinds: *const u32,
+        count: u32,
+    ) -> c_int;
+}
+
+thread_local! {
+    static ACTIVE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does `f` with the ops that this thread runs on CPU tensors done by kernels, as host C++.
+pub fn emulated<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ACTIVE.set(self.0);
+        }
+    }
+    let _restore = Restore(ACTIVE.replace(true));
+    f()
+}
+
+pub(super) fn active() -> bool {
+    ACTIVE.get()
+}
+
+/// A tensor full of NaN, or of the largest integers: what a kernel does not write shows.
+pub(super) fn poisoned(shape: &Shape, dtype: DType) -> Result<Tensor> {
+    let count = shape.elem_count();
+    Ok(match dtype {
+        DType::F32 => Tensor::from_vec(vec![f32::NAN; count], shape, &Device::Cpu)?,
+        DType::BF16 => Tensor::from_vec(vec![bf16::NAN; count], shape, &Device::Cpu)?,
+        DType::F64 => Tensor::from_vec(vec![f64::NAN; count], shape, &Device::Cpu)?,
+        DType::U32 => Tensor::from_vec(vec![u32::MAX; count], shape, &Device::Cpu)?,
+        dtype => return Err(Error::DType { op: "empty", dtype }),
+    })
+}
+
+/// Runs a kernel to its end.
+pub(super) fn run(
+    kernel: Kernel,
+    grid: [u32; 3],
+    threads: u32,
+    shared: usize,
+    args: &mut [*mut c_void],
+    kinds: &[u32],
+) -> Result<()> {
+    let failed = |message: String| Err(Error::Value { op: kernel.op, message });
+    let Ok(name) = CString::new(kernel.name) else { return failed("a kernel's name holds a zero".into()) };
+    if threads == 0 || !threads.is_multiple_of(32) || threads > 1024 {
+        return failed(format!("{threads} threads are no whole warps of a block"));
+    }
+    // SAFETY: the argument vectors have `kinds.len()` entries, and the kinds are compared with the kernel's before it runs. Each pointer among them is to a tensor's
+    // elements. That a kernel stays within them is what the tests are for.
+    let code = unsafe {
+        echat_emulate(name.as_ptr(), grid.as_ptr(), threads, shared, args.as_ptr(), kinds.as_ptr(), kinds.len() as u32)
+    };
+    match code {
+        0 => Ok(()),
+        1 => failed(format!("there is no kernel {}", kernel.name)),
+        2 => failed(format!("kernel {} takes another number of arguments than {}", kernel.name, kinds.len())),
+        i => failed(format!("argument {} of kernel {} is of another kind", i - 100, kernel.name)),
+    }
+}

@@ -1,0 +1,37 @@
+//! RMSNorm by kernels.
+
+use candle_core::{DType, Tensor};
+
+use super::OP;
+use crate::Result;
+use crate::cuda::{Call, column_sum, empty, row_threads, suffix};
+
+/// Blocks that share the rows when the weight's gradient is summed, a few for each processor of a large GPU.
+const BLOCKS: usize = 512;
+
+pub(super) fn forward(x: &Tensor, w: &Tensor, rows: usize, eps: f32) -> Result<(Tensor, Tensor)> {
+    let (d, dtype) = (w.elem_count(), x.dtype());
+    let (y, rstd) = (empty(x.shape(), dtype, x)?, empty(rows, DType::F32, x)?);
+    let name = format!("rms_norm_forward_{}", suffix(OP, dtype)?);
+    let call = Call::new(OP, OP, &name).tensor(x).tensor(w).tensor(&y).tensor(&rstd).u32(d).f32(eps);
+    call.launch([rows, 1, 1], row_threads(OP, d, dtype)?, 0)?;
+    Ok((y, rstd))
+}
+
+pub(super) fn backward(
+    grad: &Tensor,
+    x: &Tensor,
+    w: &Tensor,
+    rstd: &Tensor,
+    need_weight: bool,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let (rows, d, dtype) = (rstd.elem_count(), w.elem_count(), x.dtype());
+    let dx = empty(x.shape(), dtype, x)?;
+    let blocks = rows.min(BLOCKS);
+    let partial = if need_weight { Some(empty((blocks, d), DType::F32, x)?) } else { None };
+    let name = format!("rms_norm_backward_{}", suffix(OP, dtype)?);
+    let call = Call::new(OP, OP, &name).tensor(grad).tensor(x).tensor(w).tensor(rstd).tensor(&dx);
+    let call = call.maybe(partial.as_ref(), DType::F32).u32(rows).u32(d);
+    call.launch([blocks, 1, 1], row_threads(OP, d, dtype)?, 0)?;
+    Ok((dx, partial.map(|partial| column_sum(OP, &partial)).transpose()?))
+}

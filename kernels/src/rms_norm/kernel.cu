@@ -1,0 +1,86 @@
+// RMSNorm. A block makes a row; each of its threads holds two packs of it, so a row is read once. Rows are at most 2048 packs wide.
+#include "../cuda/common.cuh"
+
+namespace {
+constexpr u32 PACKS = 2;
+
+template <typename T> DEVICE void forward(const T *x, const T *w, T *y, float *rstd, u32 d, float eps) {
+  constexpr u32 N = Pack<T>::N;
+  u64 row = blockIdx.x;
+  x += row * d;
+  y += row * d;
+  bool packed = in_packs(x, d) && in_packs(w, d) && in_packs(y, d);
+  Pack<T> kept[PACKS];
+  float sum = 0.0f;
+#pragma unroll
+  for (u32 p = 0; p < PACKS; p++) {
+    kept[p] = load_row(x, (p * blockDim.x + threadIdx.x) * N, d, packed);
+    for (u32 k = 0; k < N; k++) sum += to_float(kept[p].x[k]) * to_float(kept[p].x[k]);
+  }
+  float r = 1.0f / sqrtf(block_sum(sum) / float(d) + eps);
+#pragma unroll
+  for (u32 p = 0; p < PACKS; p++) {
+    u32 i = (p * blockDim.x + threadIdx.x) * N;
+    Pack<T> weight = load_row(w, i, d, packed);
+    for (u32 k = 0; k < N; k++) kept[p].x[k] = from_float<T>(to_float(kept[p].x[k]) * r * to_float(weight.x[k]));
+    store_row(y, i, d, packed, kept[p]);
+  }
+  if (threadIdx.x == 0) rstd[row] = r;
+}
+
+// A block makes the rows blockIdx.x, blockIdx.x + gridDim.x, ... and, if `partial` is given, the sum of their parts of the weight's gradient:
+// partial [gridDim.x, d].
+template <typename T>
+DEVICE void backward(const T *grad, const T *x, const T *w, const float *rstd, T *dx, float *partial, u32 rows, u32 d) {
+  constexpr u32 N = Pack<T>::N;
+  bool packed = in_packs(grad, d) && in_packs(x, d) && in_packs(w, d) && in_packs(dx, d);
+  float sums[PACKS][N] = {};
+  for (u64 row = blockIdx.x; row < rows; row += gridDim.x) {
+    float r = rstd[row];
+    Pack<T> gs[PACKS], xs[PACKS];
+    float along = 0.0f;
+#pragma unroll
+    for (u32 p = 0; p < PACKS; p++) {
+      u32 i = (p * blockDim.x + threadIdx.x) * N;
+      gs[p] = load_row(grad + row * d, i, d, packed);
+      xs[p] = load_row(x + row * d, i, d, packed);
+      Pack<T> weight = load_row(w, i, d, packed);
+      for (u32 k = 0; k < N; k++) {
+        float g = to_float(gs[p].x[k]), v = to_float(xs[p].x[k]);
+        along += g * to_float(weight.x[k]) * v;
+        sums[p][k] += g * v * r;
+      }
+    }
+    along = block_sum(along) * r * r / float(d);
+#pragma unroll
+    for (u32 p = 0; p < PACKS; p++) {
+      u32 i = (p * blockDim.x + threadIdx.x) * N;
+      Pack<T> weight = load_row(w, i, d, packed);
+      for (u32 k = 0; k < N; k++)
+        gs[p].x[k] = from_float<T>(r * (to_float(gs[p].x[k]) * to_float(weight.x[k]) - to_float(xs[p].x[k]) * along));
+      store_row(dx + row * d, i, d, packed, gs[p]);
+    }
+  }
+  if (partial == nullptr) return;
+#pragma unroll
+  for (u32 p = 0; p < PACKS; p++) {
+    u32 i = (p * blockDim.x + threadIdx.x) * N;
+    for (u32 k = 0; k < N; k++)
+      if (i + k < d) partial[u64(blockIdx.x) * d + i + k] = sums[p][k];
+  }
+}
+}  // namespace
+
+#define RMS_NORM(T, name)                                                                                                                  \
+  KERNEL(1024, 1) rms_norm_forward_##name(const T *x, const T *w, T *y, float *rstd, u32 d, float eps) {                                   \
+    forward(x, w, y, rstd, d, eps);                                                                                                        \
+  }                                                                                                                                        \
+  KERNEL(1024, 1)                                                                                                                          \
+  rms_norm_backward_##name(const T *grad, const T *x, const T *w, const float *rstd, T *dx, float *partial, u32 rows, u32 d) {             \
+    backward(grad, x, w, rstd, dx, partial, rows, d);                                                                                      \
+  }                                                                                                                                        \
+  REGISTER(rms_norm_forward_##name)                                                                                                        \
+  REGISTER(rms_norm_backward_##name)
+
+RMS_NORM(float, f32)
+RMS_NORM(bf16, bf16)
