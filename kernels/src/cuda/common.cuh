@@ -94,6 +94,9 @@ template <typename T> DEVICE Pack<T> load_pack(const T *p) {
 }
 template <typename T> DEVICE void store_pack(T *p, const Pack<T> &pack) { *reinterpret_cast<Pack<T> *>(p) = pack; }
 
+// Packs of a row that a thread holds at most; `row_threads` of cuda/mod.rs goes by it.
+constexpr u32 ROW_PACKS = 4;
+
 // Whether rows of `d` numbers beginning at `p` can be read in packs.
 template <typename T> DEVICE bool in_packs(const T *p, u32 d) {
   return d % Pack<T>::N == 0 && reinterpret_cast<u64>(p) % 16 == 0;

@@ -83,11 +83,16 @@ pub(crate) fn suffix(op: &'static str, dtype: DType) -> Result<&'static str> {
     }
 }
 
-/// Threads of a block that makes a row of `d` numbers, two packs of 16 bytes for each thread.
+/// Packs of 16 bytes that a thread holds at most, as in `common.cuh`.
+const ROW_PACKS: usize = 4;
+/// Threads of a block that makes a row at most.
+const ROW_THREADS: usize = 512;
+
+/// Threads of a block that makes a row of `d` numbers: two packs of 16 bytes for each thread, more where the row is wide.
 pub(crate) fn row_threads(op: &'static str, d: usize, dtype: DType) -> Result<usize> {
-    let threads = d.div_ceil(2 * 16 / dtype.size_in_bytes()).next_multiple_of(32).max(32);
-    match threads <= 1024 {
-        true => Ok(threads),
+    let packs = d.div_ceil(16 / dtype.size_in_bytes());
+    match packs <= ROW_PACKS * ROW_THREADS {
+        true => Ok(packs.div_ceil(2).next_multiple_of(32).clamp(32, ROW_THREADS)),
         false => Err(Error::Value { op, message: format!("rows of {d} numbers are too wide") }),
     }
 }

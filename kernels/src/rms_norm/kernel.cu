@@ -1,8 +1,8 @@
-// RMSNorm. A block makes a row; each of its threads holds two packs of it, so a row is read once. Rows are at most 2048 packs wide.
+// RMSNorm. A block makes a row; each of its threads holds up to four packs of it, so a row is read once.
 #include "../cuda/common.cuh"
 
 namespace {
-constexpr u32 PACKS = 2;
+constexpr u32 PACKS = ROW_PACKS;
 
 template <typename T> DEVICE void forward(const T *x, const T *w, T *y, float *rstd, u32 d, float eps) {
   constexpr u32 N = Pack<T>::N;
@@ -72,10 +72,10 @@ DEVICE void backward(const T *grad, const T *x, const T *w, const float *rstd, T
 }  // namespace
 
 #define RMS_NORM(T, name)                                                                                                                  \
-  KERNEL(1024, 1) rms_norm_forward_##name(const T *x, const T *w, T *y, float *rstd, u32 d, float eps) {                                   \
+  KERNEL(512, 1) rms_norm_forward_##name(const T *x, const T *w, T *y, float *rstd, u32 d, float eps) {                                   \
     forward(x, w, y, rstd, d, eps);                                                                                                        \
   }                                                                                                                                        \
-  KERNEL(1024, 1)                                                                                                                          \
+  KERNEL(512, 1)                                                                                                                          \
   rms_norm_backward_##name(const T *grad, const T *x, const T *w, const float *rstd, T *dx, float *partial, u32 rows, u32 d) {             \
     backward(grad, x, w, rstd, dx, partial, rows, d);                                                                                      \
   }                                                                                                                                        \
