@@ -27,9 +27,10 @@ pub(super) fn backward(
 ) -> Result<(Tensor, Option<Tensor>)> {
     let (rows, d, dtype) = (rstd.elem_count(), w.elem_count(), x.dtype());
     let dx = empty(x.shape(), dtype, x)?;
-    let blocks = rows.min(BLOCKS);
+    let blocks = if need_weight { rows.min(BLOCKS) } else { rows };
     let partial = if need_weight { Some(empty((blocks, d), DType::F32, x)?) } else { None };
-    let name = format!("rms_norm_backward_{}", suffix(OP, dtype)?);
+    let kind = if need_weight { "_weight" } else { "" };
+    let name = format!("rms_norm_backward{kind}_{}", suffix(OP, dtype)?);
     let call = Call::new(OP, OP, &name).tensor(grad).tensor(x).tensor(w).tensor(rstd).tensor(&dx);
     let call = call.maybe(partial.as_ref(), DType::F32).u32(rows).u32(d);
     call.launch([blocks, 1, 1], row_threads(OP, d, dtype)?, 0)?;

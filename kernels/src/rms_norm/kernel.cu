@@ -28,9 +28,8 @@ template <typename T> DEVICE void forward(const T *x, const T *w, T *y, float *r
   if (threadIdx.x == 0) rstd[row] = r;
 }
 
-// A block makes the rows blockIdx.x, blockIdx.x + gridDim.x, ... and, if `partial` is given, the sum of their parts of the weight's gradient:
-// partial [gridDim.x, d].
-template <typename T>
+// A block makes the rows blockIdx.x, blockIdx.x + gridDim.x, ... and, if WEIGHT, the sum of their parts of the weight's gradient: partial [gridDim.x, d].
+template <typename T, bool WEIGHT>
 DEVICE void backward(const T *grad, const T *x, const T *w, const float *rstd, T *dx, float *partial, u32 rows, u32 d) {
   constexpr u32 N = Pack<T>::N;
   bool packed = in_packs(grad, d) && in_packs(x, d) && in_packs(w, d) && in_packs(dx, d);
@@ -48,7 +47,7 @@ DEVICE void backward(const T *grad, const T *x, const T *w, const float *rstd, T
       for (u32 k = 0; k < N; k++) {
         float g = to_float(gs[p].x[k]), v = to_float(xs[p].x[k]);
         along += g * to_float(weight.x[k]) * v;
-        sums[p][k] += g * v * r;
+        if (WEIGHT) sums[p][k] += g * v * r;
       }
     }
     along = block_sum(along) * r * r / float(d);
@@ -56,14 +55,14 @@ DEVICE void backward(const T *grad, const T *x, const T *w, const float *rstd, T
     for (u32 p = 0; p < PACKS; p++) {
       u32 i = (p * blockDim.x + threadIdx.x) * N;
       Pack<T> weight = load_row(w, i, d, packed);
+      if (WEIGHT) xs[p] = load_row(x + row * d, i, d, packed);
       for (u32 k = 0; k < N; k++)
         gs[p].x[k] = from_float<T>(r * (to_float(gs[p].x[k]) * to_float(weight.x[k]) - to_float(xs[p].x[k]) * along));
       store_row(dx + row * d, i, d, packed, gs[p]);
     }
   }
-  if (partial == nullptr) return;
 #pragma unroll
-  for (u32 p = 0; p < PACKS; p++) {
+  for (u32 p = 0; WEIGHT && p < PACKS; p++) {
     u32 i = (p * blockDim.x + threadIdx.x) * N;
     for (u32 k = 0; k < N; k++)
       if (i + k < d) partial[u64(blockIdx.x) * d + i + k] = sums[p][k];
@@ -71,16 +70,22 @@ DEVICE void backward(const T *grad, const T *x, const T *w, const float *rstd, T
 }
 }  // namespace
 
-#define RMS_NORM(T, name)                                                                                                                  \
-  KERNEL(512, 1) rms_norm_forward_##name(const T *x, const T *w, T *y, float *rstd, u32 d, float eps) {                                   \
-    forward(x, w, y, rstd, d, eps);                                                                                                        \
-  }                                                                                                                                        \
-  KERNEL(512, 1)                                                                                                                          \
-  rms_norm_backward_##name(const T *grad, const T *x, const T *w, const float *rstd, T *dx, float *partial, u32 rows, u32 d) {             \
-    backward(grad, x, w, rstd, dx, partial, rows, d);                                                                                      \
-  }                                                                                                                                        \
-  REGISTER(rms_norm_forward_##name)                                                                                                        \
-  REGISTER(rms_norm_backward_##name)
+#define RMS_NORM(T, name)                                                                                                      \
+  KERNEL(512, 1) rms_norm_forward_##name(const T *x, const T *w, T *y, float *rstd, u32 d, float eps) {                      \
+    forward(x, w, y, rstd, d, eps);                                                                                            \
+  }                                                                                                                            \
+  KERNEL(512, 1)                                                                                                               \
+  rms_norm_backward_##name(const T *grad, const T *x, const T *w, const float *rstd, T *dx, float *partial, u32 rows, u32 d) { \
+    backward<T, false>(grad, x, w, rstd, dx, partial, rows, d);                                                                \
+  }                                                                                                                            \
+  KERNEL(512, 1)                                                                                                               \
+  rms_norm_backward_weight_##name(const T *grad, const T *x, const T *w, const float *rstd, T *dx, float *partial, u32 rows, \
+                                  u32 d) {                                                                                     \
+    backward<T, true>(grad, x, w, rstd, dx, partial, rows, d);                                                                 \
+  }                                                                                                                            \
+  REGISTER(rms_norm_forward_##name)                                                                                            \
+  REGISTER(rms_norm_backward_##name)                                                                                           \
+  REGISTER(rms_norm_backward_weight_##name)
 
 RMS_NORM(float, f32)
 RMS_NORM(bf16, bf16)
