@@ -151,3 +151,11 @@ fn rejects_what_does_not_fit() {
     assert!(linear::forward(&c.x.to_dtype(DType::F64).unwrap(), &c.w, None).is_err());
     assert!(linear::forward(&random(1, &[3, 4]).t().unwrap(), &c.w, None).is_err(), "not contiguous");
 }
+
+#[cfg(feature = "emulate")]
+emulated!(
+    agrees_with_the_reference,
+    bf16_storage_rounds_once,
+    a_row_does_not_depend_on_the_others,
+    rejects_what_does_not_fit
+);

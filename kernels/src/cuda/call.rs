@@ -21,7 +21,7 @@ pub(crate) struct Kernel<'a> {
 /// What an argument is. The numbers are those of `emulate.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-enum Kind {
+pub(super) enum Kind {
     U32 = 1,
     I32 = 2,
     F32 = 3,
@@ -145,7 +145,7 @@ fn kind(dtype: DType) -> Option<Kind> {
     }
 }
 
-fn address(op: &'static str, t: &Tensor) -> Result<(Kind, u64)> {
+pub(super) fn address(op: &'static str, t: &Tensor) -> Result<(Kind, u64)> {
     let (storage, layout) = t.storage_and_layout();
     let kind = kind(t.dtype()).ok_or(Error::DType { op, dtype: t.dtype() })?;
     let Some((start, _)) = layout.contiguous_offsets() else {

@@ -8,6 +8,9 @@ use candle_core::{DType, Device, Shape, Tensor};
 use half::bf16;
 
 use super::Kernel;
+use super::gemm::{Matrix, Product};
+use crate::gemm::{View, gemm};
+use crate::tensor::{round_to_bf16, with_mut, with_mut_bf16};
 use crate::{Error, Result};
 
 unsafe extern "C" {
@@ -78,5 +81,32 @@ pub(super) fn run(
         1 => failed(format!("there is no kernel {}", kernel.name)),
         2 => failed(format!("kernel {} takes another number of arguments than {}", kernel.name, kinds.len())),
         i => failed(format!("argument {} of kernel {} is of another kind", i - 100, kernel.name)),
+    }
+}
+
+/// A product by the CPU's own, on f32 copies.
+pub(super) fn product(product: &Product) -> Result<()> {
+    let [m, n, k] = product.size;
+    let read = |t| crate::tensor::read(product.op, t);
+    let (a, b) = (read(product.a.tensor)?, read(product.b.tensor)?);
+    let bias = product.bias.map(read).transpose()?;
+    let mut c = read(product.c.tensor)?.to_vec();
+    let view = |data, x: &Matrix, i: usize| {
+        let view = View { data, row: x.stride, col: 1 };
+        let view = View { data: &view.data[(x.offset + i * x.step).min(view.data.len())..], ..view };
+        if x.transposed { view.t() } else { view }
+    };
+    for i in 0..product.batch {
+        let c = &mut c[product.c.offset + i * product.c.step..];
+        if let Some(bias) = &bias {
+            (0..m).for_each(|row| c[row * product.c.stride..][..n].copy_from_slice(bias));
+        }
+        let add = product.accumulate || bias.is_some();
+        gemm(m, n, k, view(&a, &product.a, i), view(&b, &product.b, i), c, product.c.stride, add);
+    }
+    drop((a, b, bias));
+    match product.c.tensor.dtype() {
+        DType::BF16 => with_mut_bf16(product.op, product.c.tensor, |out| round_to_bf16(&c, out)),
+        _ => with_mut(product.op, product.c.tensor, |out| out.copy_from_slice(&c)),
     }
 }

@@ -3,9 +3,12 @@
 //! An op's `cuda.rs` describes each launch as a [`Call`]; its kernels are in `kernel.cu` beside it. A kernel runs on the stream of its operands' device,
 //! after all that was launched before; nothing here waits for one.
 
+#[cfg(feature = "cuda")]
+mod blaslt;
 mod call;
 #[cfg(feature = "emulate")]
 mod emulated;
+mod gemm;
 #[cfg(feature = "cuda")]
 mod module;
 #[cfg(feature = "cuda")]
@@ -16,6 +19,7 @@ use candle_core::{DType, Device, Shape, Tensor, WithDType};
 use crate::{Error, Result};
 
 pub(crate) use call::{Call, Kernel};
+pub(crate) use gemm::{Matrix, Product};
 #[cfg(feature = "emulate")]
 pub use emulated::emulated;
 #[cfg(feature = "cuda")]

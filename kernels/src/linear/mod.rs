@@ -1,8 +1,10 @@
 //! The dense layer `y = x w^T + b`: x `[t, i]`, w `[o, i]`, b `[o]`, y `[t, o]`.
 //!
-//! A row of y depends, bitwise, on its row of x alone.
+//! On a CPU a row of y depends, bitwise, on its row of x alone; on a GPU how many rows there are decides in which order cuBLAS adds.
 
 mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +29,10 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> 
     if let Some(bias) = bias {
         expect_shape(OP, "bias", bias, &[o])?;
     }
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return cuda::forward(x, w, bias, [t, i, o]);
+    }
     let bias = bias.map(|b| read(OP, b)).transpose()?;
     let y = cpu::forward(&read(OP, x)?, &read(OP, w)?, bias.as_deref(), t, i, o);
     write(OP, y, (t, o), x.dtype())
@@ -40,6 +46,10 @@ pub fn backward_input(grad: &Tensor, w: &Tensor) -> Result<Tensor> {
     let (t, o) = dims2(OP, "grad", grad)?;
     let (_, i) = dims2(OP, "w", w)?;
     expect_shape(OP, "w", w, &[o, i])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(grad) {
+        return cuda::backward_input(grad, w, [t, i, o]);
+    }
     let dx = cpu::backward_input(&read(OP, grad)?, &read(OP, w)?, t, i, o);
     write(OP, dx, (t, i), grad.dtype())
 }
@@ -53,6 +63,10 @@ pub fn backward_weight(grad: &Tensor, x: &Tensor) -> Result<Tensor> {
     let (_, i) = dims2(OP, "x", x)?;
     expect_shape(OP, "x", x, &[t, i])?;
     WEIGHT_GRADIENTS.fetch_add(1, Ordering::Relaxed);
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(grad) {
+        return cuda::backward_weight(grad, x, [t, i, o]);
+    }
     let dw = cpu::backward_weight(&read(OP, grad)?, &read(OP, x)?, t, i, o);
     write(OP, dw, (o, i), DType::F32)
 }
@@ -63,6 +77,10 @@ pub fn backward_weight(grad: &Tensor, x: &Tensor) -> Result<Tensor> {
 /// A grad that is not a matrix; a dtype other than f32 or bf16.
 pub fn backward_bias(grad: &Tensor) -> Result<Tensor> {
     let (_, o) = dims2(OP, "grad", grad)?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(grad) {
+        return cuda::backward_bias(grad);
+    }
     let db = cpu::backward_bias(&read(OP, grad)?, o);
     write(OP, db, o, DType::F32)
 }
