@@ -21,7 +21,7 @@ fn bench(c: &mut Criterion) {
     });
     let hyper = sgd::Hyper { lr: 1e-4, momentum: 0.9, weight_decay: 0.01, grad_scale: 0.5 };
     group.bench_function("sgd", |b| b.iter(|| sgd::step(&master, Some(&m), &grad, None, hyper).unwrap()));
-    group.bench_function("grad_norm", |b| b.iter(|| grad_norm::sum_of_squares(&grad).unwrap()));
+    group.bench_function("grad_norm", |b| b.iter(|| grad_norm::sum_of_squares(&[&grad]).unwrap()));
     group.finish();
 }
 

@@ -4,7 +4,7 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, bf16, finite_difference, random, rel_l2, to_f64};
+use common::{assert_close, bf16, finite_difference, loss_and_correct, random, rel_l2, to_f64};
 use echat_kernels::cross_entropy::{backward, forward, reference};
 
 fn labels(n: usize, c: usize) -> Vec<u32> {
@@ -16,7 +16,9 @@ fn matches_the_reference() {
     for (n, c) in [(0, 5), (1, 1), (1, 5), (33, 5), (10, 100)] {
         let logits = (random(1, &[n, c]) * 8.0).unwrap();
         let labels = labels(n, c);
-        let (loss, p) = forward(&logits, &labels).unwrap();
+        let (sums, p) = forward(&logits, &labels).unwrap();
+        let (loss, correct) = loss_and_correct(&sums);
+        assert_eq!(correct, reference::correct(&to_f64(&logits), c, &labels), "correct");
         let want = reference::forward(&to_f64(&logits), c, &labels);
         assert!((loss - want).abs() <= 1e-12 * want.abs().max(1.0), "{loss} {want}");
         let grad = backward(&p, &labels).unwrap();
@@ -44,10 +46,10 @@ fn reference_gradient_is_the_finite_difference() {
 #[test]
 fn large_logits_do_not_overflow_and_a_nan_is_returned() {
     let logits = Tensor::new(&[[1e30f32, -1e30, 0.0]], &Device::Cpu).unwrap();
-    let (loss, p) = forward(&logits, &[0]).unwrap();
-    assert_eq!((loss, to_f64(&p)), (0.0, vec![1.0, 0.0, 0.0]));
+    let (sums, p) = forward(&logits, &[0]).unwrap();
+    assert_eq!((loss_and_correct(&sums), to_f64(&p)), ((0.0, 1), vec![1.0, 0.0, 0.0]));
     let logits = Tensor::new(&[[f32::NAN, 0.0]], &Device::Cpu).unwrap();
-    assert!(forward(&logits, &[1]).unwrap().0.is_nan());
+    assert!(loss_and_correct(&forward(&logits, &[1]).unwrap().0).0.is_nan());
 }
 
 #[test]
@@ -58,3 +60,21 @@ fn wrong_shapes_and_labels_are_errors() {
     assert!(forward(&random(4, &[2]), &[0, 1]).is_err());
     assert!(backward(&logits, &[0]).is_err());
 }
+
+#[test]
+fn the_first_of_equal_logits_is_the_answer() {
+    let logits = Tensor::new(&[[1f32, 2.0, 2.0], [3.0, 3.0, 3.0], [0.0, 5.0, 1.0]], &Device::Cpu).unwrap();
+    let correct = |labels: &[u32]| loss_and_correct(&forward(&logits, labels).unwrap().0).1;
+    assert_eq!(correct(&[1, 0, 1]), 3);
+    assert_eq!(correct(&[2, 0, 1]), 2);
+    assert_eq!(correct(&[0, 1, 2]), 0);
+}
+
+#[cfg(feature = "emulate")]
+emulated!(
+    matches_the_reference,
+    bf16_storage_gives_f32_gradients,
+    large_logits_do_not_overflow_and_a_nan_is_returned,
+    the_first_of_equal_logits_is_the_answer,
+    wrong_shapes_and_labels_are_errors
+);

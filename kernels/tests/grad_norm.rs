@@ -4,7 +4,11 @@
 mod common;
 use candle_core::{Device, Tensor};
 use common::*;
-use echat_kernels::grad_norm::{reference, sum_of_squares};
+use echat_kernels::grad_norm::{self, reference};
+
+fn sum_of_squares(x: &Tensor) -> echat_kernels::Result<f64> {
+    Ok(grad_norm::sum_of_squares(&[x])?.to_vec1::<f64>()?[0])
+}
 
 #[test]
 fn matches_the_reference_at_ragged_sizes() {
@@ -50,3 +54,25 @@ fn what_is_not_contiguous_or_a_float_is_an_error() {
     assert!(sum_of_squares(&random(1, &[3, 4]).t().unwrap()).is_err());
     assert!(sum_of_squares(&Tensor::new(&[1u32], &Device::Cpu).unwrap()).is_err());
 }
+
+#[test]
+fn several_tensors_are_summed_as_one() {
+    let (x, y, none) = (random(1, &[5_000]), random(2, &[33]), random(3, &[0]));
+    let got = grad_norm::sum_of_squares(&[&x, &none, &y]).unwrap().to_vec1::<f64>().unwrap()[0];
+    let want = reference::sum_of_squares(&to_f64(&x)) + reference::sum_of_squares(&to_f64(&y));
+    assert!((got - want).abs() <= 1e-12 * want, "{got} {want}");
+    assert_eq!(grad_norm::sum_of_squares(&[]).unwrap().to_vec1::<f64>().unwrap(), [0.0]);
+    // A view that begins anywhere.
+    let tail = x.narrow(0, 3, 4_990).unwrap();
+    let want = reference::sum_of_squares(&to_f64(&tail));
+    assert!((sum_of_squares(&tail).unwrap() - want).abs() <= 1e-12 * want);
+}
+
+#[cfg(feature = "emulate")]
+emulated!(
+    matches_the_reference_at_ragged_sizes,
+    large_gradients_do_not_overflow,
+    what_is_not_finite_shows,
+    several_tensors_are_summed_as_one,
+    what_is_not_contiguous_or_a_float_is_an_error
+);

@@ -4,7 +4,7 @@
 mod common;
 
 use candle_core::{DType, Tensor};
-use common::{assert_close, at_threads, bf16, bits, finite_difference, random, rel_l2, to_f64};
+use common::{assert_close, at_threads, bf16, bits, finite_difference, loss_and_correct, random, rel_l2, to_f64};
 use echat_kernels::linear_cross_entropy::{CHUNK_LOGITS, Loss, Needs, chunk_rows, forward, reference};
 
 const ALL: Needs = Needs { hidden: true, weight: true };
@@ -32,9 +32,10 @@ impl Case {
         let (hidden, weight, d) = (to_f64(&self.hidden), to_f64(&self.weight), self.hidden.dims()[1]);
         let loss = self.run(ALL);
         let want = reference::forward(&hidden, &weight, d, &self.rows, &self.labels);
-        assert!((loss.loss_sum - want).abs() <= 1e-6 * want.abs(), "loss {} {want}", loss.loss_sum);
+        let (loss_sum, correct) = loss_and_correct(&loss.sums);
+        assert!((loss_sum - want).abs() <= 1e-6 * want.abs(), "loss {loss_sum} {want}");
         assert_eq!(loss.count, self.rows.len() as u64);
-        assert_eq!(loss.correct, reference::correct(&hidden, &weight, d, &self.rows, &self.labels));
+        assert_eq!(correct, reference::correct(&hidden, &weight, d, &self.rows, &self.labels));
         let (d_hidden, d_weight) = reference::backward(&hidden, &weight, d, &self.rows, &self.labels);
         assert_close(&loss.d_hidden.unwrap(), &d_hidden, tol, "d_hidden");
         assert_close(&loss.d_weight.unwrap(), &d_weight, 1e-5, "d_weight");
@@ -93,7 +94,7 @@ fn only_what_is_needed_is_computed_and_is_the_same() {
     assert_eq!(bits(&hidden.d_hidden.unwrap()), bits(all.d_hidden.as_ref().unwrap()));
     let none = case.run(Needs { hidden: false, weight: false });
     assert!(none.d_hidden.is_none() && none.d_weight.is_none());
-    assert_eq!((none.loss_sum, none.correct), (all.loss_sum, all.correct));
+    assert_eq!(loss_and_correct(&none.sums), loss_and_correct(&all.sums));
 }
 
 #[test]
@@ -102,7 +103,7 @@ fn same_bits_at_any_thread_count() {
     let run = |n| {
         at_threads(n, || {
             let loss = case.run(ALL);
-            (loss.loss_sum.to_bits(), bits(&loss.d_hidden.unwrap()), bits(&loss.d_weight.unwrap()))
+            (loss_and_correct(&loss.sums).0.to_bits(), bits(&loss.d_hidden.unwrap()), bits(&loss.d_weight.unwrap()))
         })
     };
     let one = run(1);
@@ -127,11 +128,11 @@ fn a_nan_is_returned_and_no_labels_give_zeros() {
     case.rows.clear();
     case.labels.clear();
     let loss = case.run(ALL);
-    assert_eq!((loss.loss_sum, loss.count), (0.0, 0));
+    assert_eq!((loss_and_correct(&loss.sums), loss.count), ((0.0, 0), 0));
     assert_eq!(to_f64(&loss.d_hidden.unwrap()), [0.0; 12]);
     let mut case = Case::new(4, 5, 3);
     case.hidden = case.hidden.affine(f64::NAN, 0.0).unwrap();
-    assert!(case.run(ALL).loss_sum.is_nan());
+    assert!(loss_and_correct(&case.run(ALL).sums).0.is_nan());
 }
 
 #[test]
@@ -155,3 +156,30 @@ fn wrong_shapes_rows_and_labels_are_errors() {
     assert!(message(&hidden, &weight, &[4], &[0]).contains("row 4 is not one of 4"));
     assert!(message(&hidden, &weight, &[0], &[5]).contains("label 5 is not in a vocabulary of 5"));
 }
+
+/// Kernels round the logits' gradients to bf16 before they multiply them, as PyTorch does.
+#[cfg(feature = "emulate")]
+#[test]
+fn kernels_in_bf16() {
+    echat_kernels::cuda::emulated(|| {
+        let mut case = Case::new(50, 300, 64);
+        (case.hidden, case.weight) = (bf16(&case.hidden), bf16(&case.weight));
+        let (hidden, weight) = (to_f64(&case.hidden), to_f64(&case.weight));
+        let loss = case.run(ALL);
+        let want = reference::forward(&hidden, &weight, 64, &case.rows, &case.labels);
+        assert!((loss_and_correct(&loss.sums).0 - want).abs() <= 1e-6 * want.abs());
+        let (d_hidden, d_weight) = reference::backward(&hidden, &weight, 64, &case.rows, &case.labels);
+        assert_close(&loss.d_hidden.unwrap(), &d_hidden, 4e-3, "d_hidden");
+        assert_close(&loss.d_weight.unwrap(), &d_weight, 4e-3, "d_weight");
+    });
+}
+
+#[cfg(feature = "emulate")]
+emulated!(
+    matches_the_reference,
+    several_chunks_of_rows_match_the_reference,
+    a_row_labelled_twice_counts_twice,
+    only_what_is_needed_is_computed_and_is_the_same,
+    a_nan_is_returned_and_no_labels_give_zeros,
+    wrong_shapes_rows_and_labels_are_errors
+);

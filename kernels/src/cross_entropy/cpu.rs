@@ -1,15 +1,18 @@
 /// One thread, in f64: there are a few classes.
-pub fn forward(logits: &[f32], c: usize, labels: &[u32]) -> (f64, Vec<f32>) {
-    let mut loss = 0.0;
+pub fn forward(logits: &[f32], c: usize, labels: &[u32]) -> (f64, usize, Vec<f32>) {
+    let (mut loss, mut correct) = (0.0, 0);
     let mut probabilities = Vec::with_capacity(logits.len());
     for (row, &label) in logits.chunks(c.max(1)).zip(labels) {
         let max = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         let sum: f64 = row.iter().map(|&x| (f64::from(x) - max).exp()).sum();
         let log_sum = max + sum.ln();
-        loss += log_sum - f64::from(row[label as usize]);
+        let target = row[label as usize];
+        loss += log_sum - f64::from(target);
+        let first = row[..label as usize].iter().all(|&x| x < target);
+        correct += usize::from(first && row.iter().all(|&x| x <= target));
         probabilities.extend(row.iter().map(|&x| (f64::from(x) - log_sum).exp() as f32));
     }
-    (loss, probabilities)
+    (loss, correct, probabilities)
 }
 
 pub fn backward(probabilities: &[f32], c: usize, labels: &[u32]) -> Vec<f32> {

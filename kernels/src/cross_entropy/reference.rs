@@ -14,6 +14,15 @@ pub fn backward(logits: &[f64], c: usize, labels: &[u32]) -> Vec<f64> {
     grad
 }
 
+/// How many rows' first greatest logit is their label's.
+pub fn correct(logits: &[f64], c: usize, labels: &[u32]) -> u64 {
+    let is_first = |(row, &label): (&[f64], &u32)| {
+        let label = label as usize;
+        row.iter().enumerate().all(|(j, x)| if j < label { *x < row[label] } else { *x <= row[label] })
+    };
+    logits.chunks(c).zip(labels).filter(|&pair| is_first(pair)).count() as u64
+}
+
 /// The softmax of one row.
 pub fn softmax(row: &[f64]) -> Vec<f64> {
     let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);

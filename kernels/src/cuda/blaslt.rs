@@ -165,7 +165,12 @@ impl Layout {
             // SAFETY: the layout is alive and the values have the sizes given.
             unsafe {
                 let count_at = std::ptr::from_ref(&count).cast();
-                result::set_matrix_layout_attribute(layout.0, Attribute::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, count_at, 4)?;
+                result::set_matrix_layout_attribute(
+                    layout.0,
+                    Attribute::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT,
+                    count_at,
+                    4,
+                )?;
                 let (step_at, attribute) =
                     (std::ptr::from_ref(&step).cast(), Attribute::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET);
                 result::set_matrix_layout_attribute(layout.0, attribute, step_at, 8)?;
@@ -202,9 +207,15 @@ impl Description {
         Ok(desc)
     }
 
-    fn set<T>(&self, attribute: sys::cublasLtMatmulDescAttributes_t, value: &T) -> std::result::Result<(), CublasError> {
+    fn set<T>(
+        &self,
+        attribute: sys::cublasLtMatmulDescAttributes_t,
+        value: &T,
+    ) -> std::result::Result<(), CublasError> {
         // SAFETY: the description is alive and the value has the size given.
-        unsafe { result::set_matmul_desc_attribute(self.0, attribute, std::ptr::from_ref(value).cast(), size_of::<T>()) }
+        unsafe {
+            result::set_matmul_desc_attribute(self.0, attribute, std::ptr::from_ref(value).cast(), size_of::<T>())
+        }
     }
 }
 

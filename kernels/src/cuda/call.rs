@@ -113,7 +113,8 @@ impl<'a> Call<'a> {
         let too_many = || Error::Value { op, message: format!("{grid:?} blocks are too many") };
         let small = |n: usize| u32::try_from(n).ok().filter(|&n| n <= i32::MAX as u32).ok_or_else(too_many);
         let grid = [small(grid[0])?, small(grid[1])?, small(grid[2])?];
-        let mut pointers: Vec<*mut c_void> = self.words.iter().map(|w| std::ptr::from_ref(w).cast_mut().cast()).collect();
+        let mut pointers: Vec<*mut c_void> =
+            self.words.iter().map(|w| std::ptr::from_ref(w).cast_mut().cast()).collect();
         let device = self.tensors.first().map(|t| t.device());
         match device {
             #[cfg(feature = "cuda")]

@@ -19,9 +19,9 @@ use candle_core::{DType, Device, Shape, Tensor, WithDType};
 use crate::{Error, Result};
 
 pub(crate) use call::{Call, Kernel};
-pub(crate) use gemm::{Matrix, Product};
 #[cfg(feature = "emulate")]
 pub use emulated::emulated;
+pub(crate) use gemm::{Matrix, Product};
 #[cfg(feature = "cuda")]
 pub use nvrtc::set_kernel_cache;
 
@@ -59,6 +59,11 @@ pub(crate) fn empty(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Res
     Ok(unsafe { Tensor::empty(shape, dtype, like.device()) }?)
 }
 
+/// A tensor of zeros on the device of `like`.
+pub(crate) fn zeros(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Result<Tensor> {
+    Ok(Tensor::zeros(shape, dtype, like.device())?)
+}
+
 /// `values` on the device of `like`.
 pub(crate) fn upload<T: WithDType>(values: &[T], like: &Tensor) -> Result<Tensor> {
     Ok(Tensor::from_slice(values, values.len(), like.device())?)
@@ -72,9 +77,7 @@ pub(crate) fn together(op: &'static str, tensors: &[&Tensor]) -> Result<()> {
     };
     match tensors.windows(2).find(|pair| place(pair[0]) != place(pair[1])) {
         None => Ok(()),
-        Some(pair) => {
-            Err(Error::Device { op, device: format!("{:?} and {:?}", pair[0].device(), pair[1].device()) })
-        }
+        Some(pair) => Err(Error::Device { op, device: format!("{:?} and {:?}", pair[0].device(), pair[1].device()) }),
     }
 }
 

@@ -2,9 +2,11 @@
 //! turn into their own gradients where they lie. The whole [t, v] never exists.
 
 mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::{Error, Result, tensor};
 
@@ -22,10 +24,9 @@ pub struct Needs {
 /// The loss of a batch and its gradients.
 #[derive(Clone, Debug)]
 pub struct Loss {
-    /// The sum over labelled rows of `-ln p(label)`; not finite if some logit is not.
-    pub loss_sum: f64,
-    /// Labelled rows whose largest logit (the first of equals) is the label's.
-    pub correct: u64,
+    /// [2] f64 on the operands' device: the sum over labelled rows of `-ln p(label)`, not finite if some logit is not; and how many labelled rows have their largest
+    /// logit (the first of equals) at the label.
+    pub sums: Tensor,
     /// Labelled rows.
     pub count: u64,
     /// The gradient of `loss_sum` by the hidden states [t, d], zero where unlabelled, in their dtype; if needed.
@@ -70,10 +71,13 @@ pub fn forward(hidden: &Tensor, weight: &Tensor, rows: &[u32], labels: &[u32], n
     if let Some(label) = labels.iter().find(|&&label| label as usize >= v) {
         return wrong(format!("label {label} is not in a vocabulary of {v}"));
     }
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(hidden) {
+        return cuda::forward(hidden, weight, rows, labels, needs, [t, d, v]);
+    }
     let result = cpu::forward(&tensor::read(OP, hidden)?, &tensor::read(OP, weight)?, d, rows, labels, needs);
     Ok(Loss {
-        loss_sum: result.loss_sum,
-        correct: result.correct,
+        sums: Tensor::from_vec(vec![result.loss_sum, result.correct as f64], 2, &Device::Cpu)?,
         count: rows.len() as u64,
         d_hidden: result.d_hidden.map(|g| tensor::write(OP, g, (t, d), hidden.dtype())).transpose()?,
         d_weight: result.d_weight.map(|g| tensor::write(OP, g, (v, d), DType::F32)).transpose()?,

@@ -29,14 +29,9 @@ pub fn backward(hidden: &[f64], weight: &[f64], d: usize, rows: &[u32], labels: 
 
 /// How many rows' largest logit is their label's.
 pub fn correct(hidden: &[f64], weight: &[f64], d: usize, rows: &[u32], labels: &[u32]) -> u64 {
-    let is_largest = |(&row, &label): (&u32, &u32)| {
-        let logits = logits(hidden, weight, d, row);
-        let label = label as usize;
-        u64::from(
-            logits.iter().enumerate().all(|(j, x)| if j < label { *x < logits[label] } else { *x <= logits[label] }),
-        )
-    };
-    rows.iter().zip(labels).map(is_largest).sum()
+    let v = weight.len() / d;
+    let of_row = |(&row, &label): (&u32, &u32)| cross_entropy::correct(&logits(hidden, weight, d, row), v, &[label]);
+    rows.iter().zip(labels).map(of_row).sum()
 }
 
 fn logits(hidden: &[f64], weight: &[f64], d: usize, row: u32) -> Vec<f64> {

@@ -23,6 +23,12 @@ pub fn to_f64(t: &Tensor) -> Vec<f64> {
     t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
+/// The loss and the number of right answers that a loss op's `sums` hold.
+pub fn loss_and_correct(sums: &Tensor) -> (f64, u64) {
+    let sums: Vec<f64> = sums.to_vec1().unwrap();
+    (sums[0], sums[1] as u64)
+}
+
 /// The bit patterns of the elements of `t` (widened to f32, which is exact), for bitwise comparison.
 pub fn bits(t: &Tensor) -> Vec<u32> {
     let values: Vec<f32> = t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap();

@@ -18,7 +18,7 @@ use crate::eval::{Counts, Pairs, Report, answer};
 use crate::metrics::Work;
 use crate::model::echat::argmax;
 use crate::model::generate::Sampling;
-use crate::train::{Sums, Validation, set_threads};
+use crate::train::{Tally, Validation, set_threads};
 
 /// Measures a checkpoint on held-out data: CER or BLEU, losses, emotion accuracy; under mpirun over all ranks
 #[derive(Debug, Args)]
@@ -95,8 +95,9 @@ fn measure(
         let utterances = utterances?;
         let batch = examples.batch(&utterances)?;
         let losses = model.losses(&crate::autograd::Tape::inference(), &batch, &examples.layout)?;
-        let mut sums = Sums::default();
-        sums.add(&losses);
+        let mut tally = Tally::default();
+        tally.add(&losses);
+        let sums = tally.read()?;
         counts.decoder_loss += sums.decoder_loss;
         counts.tokens += sums.tokens;
         counts.emotion_loss += sums.emotion_loss;

@@ -1,6 +1,6 @@
 //! Losses, as sums: the division by the global count happens once, after the gradients of all ranks are summed.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use echat_kernels::{cross_entropy as small, elementwise, linear_cross_entropy as fused, row_normalize as kernel};
 
 use crate::autograd::{Error, Result, Tape, Var};
@@ -9,14 +9,13 @@ use crate::autograd::{Error, Result, Tape, Var};
 pub struct LinearLoss {
     /// The summed cross-entropy in nats, a scalar on the tape.
     pub loss: Var,
-    /// The same, as read.
-    pub sum: f64,
-    /// Labels that had the highest logit.
-    pub correct: u64,
+    /// [2] f64 on the model's device: the same, and how many labels had the highest logit.
+    pub sums: Tensor,
     /// Labels.
     pub count: u64,
 }
 
+/// The value of a loss's gradient: a number of the host's, so nothing waits for a GPU.
 fn scalar(grad: &Tensor) -> Result<f64> {
     Ok(f64::from(grad.to_dtype(DType::F32)?.to_scalar::<f32>()?))
 }
@@ -36,39 +35,39 @@ pub fn linear_cross_entropy(
 ) -> Result<LinearLoss> {
     let [need_hidden, need_weight] = tape.needs([hidden, weight]);
     let needs = fused::Needs { hidden: need_hidden, weight: need_weight };
-    let fused::Loss { loss_sum, correct, count, d_hidden, d_weight } =
+    let fused::Loss { sums, count, d_hidden, d_weight } =
         fused::forward(hidden.tensor(), weight.tensor(), rows, labels, needs)?;
     tape.count_flops(2.0 * (rows.len() * weight.tensor().elem_count()) as f64, [hidden, weight]);
-    let value = Tensor::new(loss_sum as f32, &Device::Cpu)?;
+    let value = sums.get(0)?;
     let loss = tape.op("linear_cross_entropy", &[hidden, weight], value, move |grad, _| {
         let factor = scalar(&grad)?;
         let dh = d_hidden.map(|d| times(&d, factor)).transpose()?;
         let dw = d_weight.map(|d| times(&d, factor)).transpose()?;
         Ok(vec![dh, dw])
     });
-    Ok(LinearLoss { loss, sum: loss_sum, correct, count })
+    Ok(LinearLoss { loss, sums, count })
 }
 
 /// The loss of a small classifier.
 pub struct CrossEntropy {
     /// The summed cross-entropy in nats, a scalar on the tape.
     pub loss: Var,
-    /// The same, as read.
-    pub sum: f64,
+    /// [2] f64 on the model's device: the same, and how many labels had the highest logit.
+    pub sums: Tensor,
     /// Softmax of the logits, `[n, c]` f32.
     pub probabilities: Tensor,
 }
 
 /// Cross-entropy of logits `[n, c]` against `labels`.
 pub fn cross_entropy(tape: &Tape, logits: &Var, labels: &[u32]) -> Result<CrossEntropy> {
-    let (sum, probabilities) = small::forward(logits.tensor(), labels)?;
-    let value = Tensor::new(sum as f32, &Device::Cpu)?;
+    let (sums, probabilities) = small::forward(logits.tensor(), labels)?;
+    let value = sums.get(0)?;
     let (saved, owned, dtype) = (probabilities.clone(), labels.to_vec(), logits.tensor().dtype());
     let loss = tape.op("cross_entropy", &[logits], value, move |grad, _| {
         let dx = small::backward(&saved, &owned)?.to_dtype(dtype).map_err(Error::from)?;
         Ok(vec![Some(times(&dx, scalar(&grad)?)?)])
     });
-    Ok(CrossEntropy { loss, sum, probabilities })
+    Ok(CrossEntropy { loss, sums, probabilities })
 }
 
 /// Rows of w `[v, d]` divided by their L2 norm (Baichuan2's NormHead).

@@ -34,11 +34,9 @@ struct Run {
 
 /// The L2 norm of all gradients of `buckets` together. Not finite if any of them is not.
 pub fn grad_norm(buckets: &Buckets) -> Result<f64> {
-    let mut sum = 0.0;
-    for bucket in buckets.iter() {
-        sum += norm_kernel::sum_of_squares(&bucket.grad)?;
-    }
-    Ok(sum.sqrt())
+    let grads: Vec<&Tensor> = buckets.iter().map(|bucket| &bucket.grad).collect();
+    let sum = norm_kernel::sum_of_squares(&grads)?.to_vec1::<f64>()?;
+    Ok(sum.iter().sum::<f64>().sqrt())
 }
 
 impl Optimizer {

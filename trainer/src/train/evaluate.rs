@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Examples, Result, Sums};
+use super::{Examples, Result, Sums, Tally};
 use crate::autograd::{self, Tape};
 use crate::data::sampler::Item;
 use crate::data::{Batch as Utterances, Budget, Corpus, Packing, StepPlan, micro_batches};
@@ -48,11 +48,12 @@ impl Validation {
 
     /// The losses over all ranks, with nothing dropped or masked.
     pub fn losses(&self, model: &EChat, examples: &Examples, collective: &mut dyn Collective) -> Result<Sums> {
-        let mut sums = Sums::default();
+        let mut tally = Tally::default();
         for utterances in self.batches() {
             let batch = examples.batch(&utterances?)?;
-            sums.add(&model.losses(&Tape::inference(), &batch, &examples.layout)?);
+            tally.add(&model.losses(&Tape::inference(), &batch, &examples.layout)?);
         }
+        let mut sums = tally.read()?;
         sums.all_reduce(collective)?;
         Ok(sums)
     }

@@ -28,6 +28,45 @@ pub struct Sums {
     pub emotions_correct: f64,
 }
 
+/// One rank's sums, as long as they are on the device that computed them: nothing waits for it before they are read.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Each micro-batch's summed loss and right answers, [2] f64.
+    decoder: Vec<Tensor>,
+    emotion: Vec<Tensor>,
+    tokens: u64,
+    emotions: u64,
+}
+
+impl Tally {
+    /// Adds the losses of one micro-batch.
+    pub fn add(&mut self, losses: &Losses) {
+        self.tokens += losses.decoder.count;
+        self.decoder.push(losses.decoder.sums.clone());
+        if let Some(emotion) = &losses.emotion {
+            self.emotions += emotion.probabilities.dims()[0] as u64;
+            self.emotion.push(emotion.sums.clone());
+        }
+    }
+
+    /// The numbers; waits for the device.
+    pub fn read(&self) -> Result<Sums> {
+        let [decoder_loss, tokens_correct] = total(&self.decoder)?;
+        let [emotion_loss, emotions_correct] = total(&self.emotion)?;
+        let (tokens, emotions) = (self.tokens as f64, self.emotions as f64);
+        Ok(Sums { decoder_loss, tokens, tokens_correct, emotion_loss, emotions, emotions_correct })
+    }
+}
+
+fn total(sums: &[Tensor]) -> Result<[f64; 2]> {
+    let mut total = [0.0; 2];
+    for sums in sums {
+        let sums = sums.to_vec1::<f64>().map_err(autograd::Error::from)?;
+        total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+    }
+    Ok(total)
+}
+
 /// What a step cost this rank.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Work {
@@ -49,18 +88,6 @@ impl Work {
 }
 
 impl Sums {
-    /// Adds the losses of one micro-batch.
-    pub fn add(&mut self, losses: &Losses) {
-        self.decoder_loss += losses.decoder.sum;
-        self.tokens += losses.decoder.count as f64;
-        self.tokens_correct += losses.decoder.correct as f64;
-        if let Some(emotion) = &losses.emotion {
-            self.emotion_loss += emotion.cross_entropy.sum;
-            self.emotions += emotion.cross_entropy.probabilities.dims()[0] as f64;
-            self.emotions_correct += emotion.correct as f64;
-        }
-    }
-
     /// Over all ranks.
     pub fn all_reduce(&mut self, collective: &mut dyn Collective) -> Result<()> {
         let mut values = [
@@ -125,7 +152,7 @@ impl LossScale {
 }
 
 /// Differentiates `batches` one after the other and leaves the global gradient in `buckets`, summed over ranks; each bucket's
-/// all-reduce starts as soon as the last micro-batch has finished it. Returns this rank's sums, and what they cost.
+/// all-reduce starts as soon as the last micro-batch has finished it. Returns this rank's losses, and what they cost.
 pub fn accumulate(
     model: &EChat,
     layout: &Layout,
@@ -134,18 +161,18 @@ pub fn accumulate(
     batches: &[Batch],
     rng: StepRng,
     scale: LossScale,
-) -> Result<(Sums, Work)> {
+) -> Result<(Tally, Work)> {
     buckets.zero_grad()?;
-    let (mut sums, mut work) = (Sums::default(), Work::default());
+    let (mut tally, mut work) = (Tally::default(), Work::default());
     let mut reduce = Reduce { buckets, collective, pending: Vec::new(), failed: None };
     for (i, batch) in batches.iter().enumerate() {
         let tape = Tape::training(rng);
         let losses = model.losses(&tape, batch, layout)?;
-        sums.add(&losses);
+        tally.add(&losses);
         let scalar = |value: f64| Tensor::new(value as f32, &Device::Cpu).map_err(autograd::Error::from);
         let mut seeds = vec![(&losses.decoder.loss, scalar(scale.decoder)?)];
         if let Some(emotion) = &losses.emotion {
-            seeds.push((&emotion.cross_entropy.loss, scalar(scale.emotion)?));
+            seeds.push((&emotion.loss, scalar(scale.emotion)?));
         }
         let mut start = |bucket| reduce.start(bucket);
         let mut sink = buckets.sink(if i + 1 == batches.len() { Some(&mut start) } else { None });
@@ -162,7 +189,7 @@ pub fn accumulate(
     let begun = Instant::now();
     reduce.finish()?;
     work.waited = begun.elapsed();
-    Ok((sums, work))
+    Ok((tally, work))
 }
 
 /// All-reduces under way.

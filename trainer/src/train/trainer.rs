@@ -147,7 +147,7 @@ impl<'a> Trainer<'a> {
         let mut counts = [target_tokens(&batches) as f64, emotions as f64];
         self.collective.all_reduce_f64(&mut counts)?;
         let alpha = self.config.train.alpha;
-        let (mut sums, work) = accumulate(
+        let (tally, work) = accumulate(
             &self.model.built.model,
             &self.model.examples.layout,
             &self.model.buckets,
@@ -156,6 +156,7 @@ impl<'a> Trainer<'a> {
             StepRng::new(self.config.output.seed, data.step),
             LossScale::new(alpha, counts[0], counts[1]),
         )?;
+        let mut sums = tally.read()?;
         sums.all_reduce(&mut *self.collective)?;
         let norm = self.update(data.step, &sums)?;
         self.progress.step = data.step + 1;

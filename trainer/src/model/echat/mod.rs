@@ -95,18 +95,10 @@ pub struct Encoded {
 pub struct Losses {
     /// Over target tokens.
     pub decoder: LinearLoss,
-    /// Over utterances.
-    pub emotion: Option<EmotionLoss>,
+    /// Of the auxiliary task, over utterances.
+    pub emotion: Option<CrossEntropy>,
     /// Positions the decoder read: speech, prompt and target.
     pub positions: usize,
-}
-
-/// The auxiliary task.
-pub struct EmotionLoss {
-    /// Sum over utterances.
-    pub cross_entropy: CrossEntropy,
-    /// Utterances whose class had the highest probability.
-    pub correct: u64,
 }
 
 impl SpeechPath {
@@ -183,16 +175,9 @@ impl EChat {
         let hidden = self.decoder.forward(tape, &input.x, &input.packed)?;
         let head = self.decoder.head(tape)?;
         let decoder = nn::linear_cross_entropy(tape, &hidden, &head, &input.rows, &input.labels)?;
-        let emotion = emotion.map(|e| emotion_loss(tape, &e.logits, &batch.emotions)).transpose()?;
+        let emotion = emotion.map(|e| nn::cross_entropy(tape, &e.logits, &batch.emotions)).transpose()?;
         Ok(Losses { decoder, emotion, positions: hidden.dims()[0] })
     }
-}
-
-fn emotion_loss(tape: &Tape, logits: &Var, labels: &[u32]) -> Result<EmotionLoss> {
-    let cross_entropy = nn::cross_entropy(tape, logits, labels)?;
-    let rows: Vec<Vec<f32>> = cross_entropy.probabilities.to_vec2()?;
-    let correct = rows.iter().zip(labels).filter(|(row, label)| argmax(row) == **label as usize).count() as u64;
-    Ok(EmotionLoss { cross_entropy, correct })
 }
 
 /// The index of the greatest value; the first among equals.
