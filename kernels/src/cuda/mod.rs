@@ -10,6 +10,8 @@ mod call;
 mod emulated;
 mod gemm;
 #[cfg(feature = "cuda")]
+mod library;
+#[cfg(feature = "cuda")]
 mod module;
 #[cfg(feature = "cuda")]
 mod nvrtc;

@@ -5,10 +5,10 @@ use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts, sys};
+use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
 use sha2::{Digest, Sha256};
 
-use super::{Source, sources};
+use super::{Source, library, sources};
 
 static CACHE: OnceLock<PathBuf> = OnceLock::new();
 
@@ -19,9 +19,7 @@ pub fn set_kernel_cache(dir: PathBuf) {
 
 /// PTX of `source` for the given compute capability.
 pub(super) fn compile(source: &Source, major: i32, minor: i32) -> Result<Ptx, String> {
-    // SAFETY: looks for the library, no more.
-    #[allow(unsafe_code)]
-    if !unsafe { sys::is_culib_present() } {
+    if !library::present("nvrtc") {
         return Err("this program was built without nvcc and libnvrtc is not here; install NVIDIA's NVRTC (pip: nvidia-cuda-nvrtc)".into());
     }
     let text = source.text.replace("#include \"../cuda/common.cuh\"", sources::HEADER);
