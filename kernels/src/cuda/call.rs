@@ -13,6 +13,7 @@ pub(crate) struct Kernel<'a> {
     /// The op, for messages.
     pub op: &'static str,
     /// The folder whose `kernel.cu` it is in.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code))]
     pub module: &'static str,
     /// Its name.
     pub name: &'a str,
@@ -23,7 +24,6 @@ pub(crate) struct Kernel<'a> {
 #[repr(u32)]
 pub(super) enum Kind {
     U32 = 1,
-    I32 = 2,
     F32 = 3,
     U64 = 4,
     F32s = 11,

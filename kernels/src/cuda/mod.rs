@@ -10,6 +10,8 @@ mod call;
 mod emulated;
 mod gemm;
 #[cfg(feature = "cuda")]
+mod library;
+#[cfg(feature = "cuda")]
 mod module;
 #[cfg(feature = "cuda")]
 mod nvrtc;
@@ -25,7 +27,7 @@ pub(crate) use gemm::{Matrix, Product};
 #[cfg(feature = "cuda")]
 pub use nvrtc::set_kernel_cache;
 
-/// The source of an op's kernels, and what nvcc made of it when there was one.
+/// The source of an op's kernels, with all it includes in place, and what nvcc made of it when there was one.
 #[allow(dead_code)]
 pub(crate) struct Source {
     name: &'static str,

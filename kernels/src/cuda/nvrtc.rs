@@ -5,10 +5,10 @@ use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts, sys};
+use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, Ptx, compile_ptx_with_opts};
 use sha2::{Digest, Sha256};
 
-use super::{Source, sources};
+use super::{Source, library};
 
 static CACHE: OnceLock<PathBuf> = OnceLock::new();
 
@@ -19,12 +19,10 @@ pub fn set_kernel_cache(dir: PathBuf) {
 
 /// PTX of `source` for the given compute capability.
 pub(super) fn compile(source: &Source, major: i32, minor: i32) -> Result<Ptx, String> {
-    // SAFETY: looks for the library, no more.
-    #[allow(unsafe_code)]
-    if !unsafe { sys::is_culib_present() } {
+    if !library::present("nvrtc") {
         return Err("this program was built without nvcc and libnvrtc is not here; install NVIDIA's NVRTC (pip: nvidia-cuda-nvrtc)".into());
     }
-    let text = source.text.replace("#include \"../cuda/common.cuh\"", sources::HEADER);
+    let text = source.text;
     let suffix = if major == 9 { "a" } else { "" };
     let arch = format!("compute_{major}{minor}{suffix}");
     let cached = CACHE.get().map(|dir| {
@@ -39,7 +37,7 @@ pub(super) fn compile(source: &Source, major: i32, minor: i32) -> Result<Ptx, St
         options: vec![format!("--gpu-architecture={arch}"), "--std=c++17".into()],
         ..CompileOptions::default()
     };
-    let ptx = catch_unwind(|| compile_ptx_with_opts(&text, options)).map_err(|_| "NVRTC failed".to_owned())?;
+    let ptx = catch_unwind(|| compile_ptx_with_opts(text, options)).map_err(|_| "NVRTC failed".to_owned())?;
     let ptx = ptx.map_err(|e| format!("NVRTC: {e:?}"))?;
     if let Some(path) = cached {
         keep(&path, &ptx.to_src());
