@@ -112,3 +112,12 @@ fn wrong_operands_are_errors() {
     assert!(error.contains("share storage"), "{error}");
     assert_eq!(bits(&p), bits(&t(1)));
 }
+
+#[cfg(feature = "emulate")]
+emulated!(
+    matches_the_reference_over_steps,
+    matches_pytorch,
+    takes_a_bf16_gradient,
+    changes_its_view_alone,
+    wrong_operands_are_errors
+);

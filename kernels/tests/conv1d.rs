@@ -172,3 +172,11 @@ fn rejects_what_does_not_fit() {
     assert!(conv1d::backward_weight(&c.grad, &other, &c.seq, 2, 2).is_err());
     assert!(conv1d::backward_weight(&other, &c.x, &c.seq, 2, 2).is_err());
 }
+
+#[cfg(feature = "emulate")]
+emulated!(
+    agrees_with_the_reference,
+    bf16_storage_rounds_once,
+    a_sequence_does_not_depend_on_its_neighbours,
+    rejects_what_does_not_fit
+);

@@ -150,3 +150,12 @@ fn rejects_what_does_not_fit() {
     assert!(pos_conv::backward_weight(&c.grad, &other, &c.seq, 2, 3).is_err());
     assert!(pos_conv::backward_weight(&c.grad, &c.x, &c.seq, 2, 0).is_err());
 }
+
+#[cfg(feature = "emulate")]
+emulated!(
+    agrees_with_the_reference,
+    bf16_storage_rounds_once,
+    an_even_kernel_drops_the_last_row,
+    a_sequence_does_not_depend_on_its_neighbours,
+    rejects_what_does_not_fit
+);

@@ -82,3 +82,6 @@ fn wrong_operands_are_errors() {
     assert!(error.contains("needs a buffer"), "{error}");
     assert_eq!(bits(&p), bits(&t(1)));
 }
+
+#[cfg(feature = "emulate")]
+emulated!(matches_the_reference_over_steps, matches_pytorch, wrong_operands_are_errors);

@@ -8,19 +8,19 @@ use crate::simd::run;
 use crate::tensor::round_to_bf16;
 
 /// The step's constants, as torch rounds them: computed in f64, applied in f32.
-struct Constants {
-    grad_scale: f32,
-    keep: f32,
-    beta2: f32,
-    one_minus_beta1: f32,
-    one_minus_beta2: f32,
-    step_size: f32,
-    root_correction2: f32,
-    eps: f32,
+pub(super) struct Constants {
+    pub(super) grad_scale: f32,
+    pub(super) keep: f32,
+    pub(super) beta2: f32,
+    pub(super) one_minus_beta1: f32,
+    pub(super) one_minus_beta2: f32,
+    pub(super) step_size: f32,
+    pub(super) root_correction2: f32,
+    pub(super) eps: f32,
 }
 
 impl Constants {
-    fn new(h: Hyper) -> Self {
+    pub(super) fn new(h: Hyper) -> Self {
         let correction = |beta: f64| 1.0 - beta.powf(h.step as f64);
         Self {
             grad_scale: h.grad_scale,

@@ -1,6 +1,8 @@
 //! One AdamW step on flat parameters, in place: `torch.optim.AdamW` (Loshchilov and Hutter 2019), decoupled decay.
 
 pub mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
 use candle_core::Tensor;
@@ -53,6 +55,10 @@ pub fn step(
     distinct(OP, &tensors)?;
     if hyper.step == 0 {
         return Err(Error::Value { op: OP, message: "steps count from 1".into() });
+    }
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(master) {
+        return cuda::step([master, m, v], grad, compute, hyper);
     }
     let grad = read(OP, grad)?;
     let update = |compute: Option<&mut [half::bf16]>| {

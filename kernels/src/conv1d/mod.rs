@@ -6,6 +6,8 @@
 //! does not depend, bitwise, on its neighbours. The bias gradient is [`crate::linear::backward_bias`].
 
 mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Tensor};
@@ -74,6 +76,10 @@ pub fn forward(
         expect_shape(OP, "bias", bias, &[c_out])?;
     }
     let out = out_seqlens(seq, kernel, stride);
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return Ok((cuda::Conv::new(seq, &out, sizes, x)?.forward(x, w, bias)?, out));
+    }
     let bias = bias.map(|b| read(OP, b)).transpose()?;
     let y = cpu::forward(&read(OP, x)?, &read(OP, w)?, bias.as_deref(), seq, &out, sizes);
     Ok((write(OP, y, (out.total(), c_out), x.dtype())?, out))
@@ -90,6 +96,10 @@ pub fn backward_input(grad: &Tensor, w: &Tensor, seq: &SeqLens, kernel: usize, s
     expect_shape(OP, "w", w, &[c_out, sizes.window()])?;
     let out = out_seqlens(seq, kernel, stride);
     expect_shape(OP, "grad", grad, &[out.total(), c_out])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(grad) {
+        return cuda::Conv::new(seq, &out, sizes, grad)?.backward_input(grad, w);
+    }
     let dx = cpu::backward_input(&read(OP, grad)?, &read(OP, w)?, seq, &out, sizes);
     write(OP, dx, (seq.total(), sizes.c_in), grad.dtype())
 }
@@ -105,6 +115,10 @@ pub fn backward_weight(grad: &Tensor, x: &Tensor, seq: &SeqLens, kernel: usize, 
     let out = out_seqlens(seq, kernel, stride);
     expect_shape(OP, "x", x, &[seq.total(), c_in])?;
     expect_shape(OP, "grad", grad, &[out.total(), c_out])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(grad) {
+        return cuda::Conv::new(seq, &out, sizes, grad)?.backward_weight(grad, x);
+    }
     let dw = cpu::backward_weight(&read(OP, grad)?, &read(OP, x)?, seq, &out, sizes);
     write(OP, dw, (c_out, sizes.window()), DType::F32)
 }

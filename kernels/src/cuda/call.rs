@@ -64,9 +64,18 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// [`Call::tensor`] where a kernel takes one dtype alone.
+    pub(crate) fn of(self, t: &'a Tensor, dtype: DType) -> Self {
+        self.maybe(Some(t), dtype)
+    }
+
     /// The address of the elements of `t`, or null where a kernel takes one of `dtype` or none.
     pub(crate) fn maybe(self, t: Option<&'a Tensor>, dtype: DType) -> Self {
         match (t, kind(dtype)) {
+            (Some(t), _) if t.dtype() != dtype => {
+                let error = Error::DType { op: self.kernel.op, dtype: t.dtype() };
+                Self { error: Some(error), ..self }
+            }
             (Some(t), _) => self.tensor(t),
             (None, Some(kind)) => self.push(kind, 0),
             (None, None) => {

@@ -120,6 +120,19 @@ template <typename T> DEVICE void store_row(T *row, u32 i, u32 d, bool packed, c
     if (i + k < d) row[i + k] = pack.x[k];
 }
 
+// ---- Sequences: `offsets` [n + 1], sequence i being rows offsets[i] until offsets[i + 1] ----
+
+// The sequence of row `row`, where each of theirs counts as `scale`.
+DEVICE u32 sequence_of(const u32 *offsets, u32 n, u32 scale, u64 row) {
+  u32 low = 0, high = n;
+  while (high - low > 1) {
+    u32 middle = low + (high - low) / 2;
+    if (u64(offsets[middle]) * scale <= row) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
 // ---- Reductions, the same in every thread afterwards and from run to run ----
 
 DEVICE float warp_sum(float x) {

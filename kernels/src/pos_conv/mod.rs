@@ -7,6 +7,8 @@
 //! result does not depend, bitwise, on its neighbours. The bias gradient is [`crate::linear::backward_bias`].
 
 mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Tensor};
@@ -60,6 +62,10 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: &Tensor, seq: &SeqLens, groups: usi
     let sizes = Sizes::weight(d, w, groups)?;
     expect_shape(OP, "x", x, &[seq.total(), d])?;
     expect_shape(OP, "bias", bias, &[d])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return cuda::forward(x, w, bias, seq, sizes);
+    }
     let y = cpu::forward(&read(OP, x)?, &read(OP, w)?, &read(OP, bias)?, seq, sizes);
     write(OP, y, (seq.total(), d), x.dtype())
 }
@@ -72,6 +78,10 @@ pub fn backward_input(grad: &Tensor, w: &Tensor, seq: &SeqLens, groups: usize) -
     let (_, d) = dims2(OP, "grad", grad)?;
     let sizes = Sizes::weight(d, w, groups)?;
     expect_shape(OP, "grad", grad, &[seq.total(), d])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(grad) {
+        return cuda::backward_input(grad, w, seq, sizes);
+    }
     let dx = cpu::backward_input(&read(OP, grad)?, &read(OP, w)?, seq, sizes);
     write(OP, dx, (seq.total(), d), grad.dtype())
 }
@@ -85,6 +95,10 @@ pub fn backward_weight(grad: &Tensor, x: &Tensor, seq: &SeqLens, groups: usize, 
     let sizes = Sizes::new(d, groups, kernel)?;
     expect_shape(OP, "grad", grad, &[seq.total(), d])?;
     expect_shape(OP, "x", x, &[seq.total(), d])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(grad) {
+        return cuda::backward_weight(grad, x, seq, sizes);
+    }
     let dw = cpu::backward_weight(&read(OP, grad)?, &read(OP, x)?, seq, sizes);
     write(OP, dw, (d, sizes.width(), kernel), DType::F32)
 }

@@ -1,6 +1,8 @@
 //! One step of stochastic gradient descent on flat parameters, in place: `torch.optim.SGD` (no dampening, no Nesterov).
 
 pub mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
 use candle_core::Tensor;
@@ -46,6 +48,10 @@ pub fn step(
     distinct(OP, &tensors)?;
     if hyper.momentum != 0.0 && momentum_buffer.is_none() {
         return Err(Error::Value { op: OP, message: format!("momentum {} needs a buffer", hyper.momentum) });
+    }
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(master) {
+        return cuda::step(master, momentum_buffer, grad, compute, hyper);
     }
     let grad = read(OP, grad)?;
     let update = |compute: Option<&mut [half::bf16]>| {
