@@ -6,6 +6,7 @@
 //!
 //! Shapes are written as suffixes: `t` packed rows (frames or tokens), `d` width, `n` sequences, `h` heads, `v` vocabulary.
 
+pub mod accumulate;
 pub mod activation;
 pub mod adamw;
 pub mod attention;

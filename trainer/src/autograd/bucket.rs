@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
-use echat_kernels::tensor;
+use echat_kernels::accumulate;
 
 use super::{Param, Result};
 
@@ -147,7 +147,7 @@ impl Buckets {
     /// Sets every gradient to zero.
     pub fn zero_grad(&self) -> Result<()> {
         for bucket in &self.list {
-            tensor::with_mut("zero_grad", &bucket.grad, |g| g.fill(0.0))?;
+            accumulate::zero(&bucket.grad)?;
         }
         Ok(())
     }
@@ -195,17 +195,7 @@ impl GradSink for BucketSink<'_> {
         let bucket = &self.buckets.list[self.buckets.of_slot[slot]];
         let range = bucket.segments[slot - bucket.first_slot].range.clone();
         let view = bucket.grad.narrow(0, range.start, range.len())?;
-        let grad = grad.contiguous()?;
-        let grad = tensor::read("accumulate", &grad)?;
-        let grad: &[f32] = &grad;
-        tensor::with_mut("accumulate", &view, |sum| {
-            echat_kernels::parallel::for_rows(sum, 1, 1 << 16, |start, piece| {
-                for (s, g) in piece.iter_mut().zip(&grad[start..]) {
-                    *s += g;
-                }
-            });
-        })?;
-        Ok(())
+        Ok(accumulate::add(&view, &grad.contiguous()?.flatten_all()?)?)
     }
 
     fn done(&mut self, slot: usize) -> Result<()> {
