@@ -48,6 +48,20 @@ pub fn read<'a>(op: &'static str, t: &'a Tensor) -> Result<Read<'a>> {
     Ok(Read { source })
 }
 
+/// The elements of `t` (f32 or bf16) on the host, row-major. Waits for the device.
+pub fn to_host(t: &Tensor) -> Result<Vec<f32>> {
+    Ok(t.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+}
+
+/// Makes `values` the elements of the contiguous f32 tensor `t`, wherever it is. Views of the same storage see it.
+pub fn from_host(t: &Tensor, values: &[f32]) -> Result<()> {
+    expect_shape("from_host", "t", &t.flatten_all()?, &[values.len()])?;
+    if t.device().is_cpu() {
+        return with_mut("from_host", t, |t| t.copy_from_slice(values));
+    }
+    Ok(t.flatten_all()?.slice_set(&Tensor::from_slice(values, values.len(), t.device())?, 0, 0)?)
+}
+
 /// A CPU tensor of `shape` stored as `dtype` (f32 or bf16, rounded to nearest even) from f32 values.
 pub fn write(op: &'static str, values: Vec<f32>, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
     let shape = shape.into();

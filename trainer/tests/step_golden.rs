@@ -96,7 +96,7 @@ fn run(stage: u8, recompute: bool, micro_batches: &[&[usize]]) -> Run {
     };
     let decoder = DecoderConfig { path: golden(&format!("decoder-stage{stage}")), random_init: false, recompute };
     let sections = Sections { model: &model, encoder: Some(&encoder), connector: &connector, decoder: &decoder };
-    let mut built = Built::new(&sections).unwrap();
+    let mut built = Built::new(&sections, &Device::Cpu).unwrap();
     let groups = if emotion {
         vec![TrainGroup::Connector, TrainGroup::Emotion]
     } else {

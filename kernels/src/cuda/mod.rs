@@ -6,6 +6,8 @@
 #[cfg(feature = "cuda")]
 mod blaslt;
 mod call;
+#[cfg(feature = "cuda")]
+mod device;
 #[cfg(feature = "emulate")]
 mod emulated;
 mod gemm;
@@ -24,6 +26,8 @@ pub(crate) use call::{Call, Kernel};
 #[cfg(feature = "emulate")]
 pub use emulated::emulated;
 pub(crate) use gemm::{Matrix, Product};
+#[cfg(feature = "cuda")]
+pub use device::{Memory, Properties, count, forget_peak, memory, open, properties, synchronize};
 #[cfg(feature = "cuda")]
 pub use nvrtc::set_kernel_cache;
 

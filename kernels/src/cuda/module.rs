@@ -82,15 +82,8 @@ fn load(context: &Arc<CudaContext>, kernel: Kernel) -> Result<CudaFunction> {
     module.load_function(kernel.name).map_err(|e| failed(format!("kernel {}: {e}", kernel.name)))
 }
 
-/// The least compute capability the kernels run on: bf16 and asynchronous copies begin there.
-const LEAST_CAPABILITY: (i32, i32) = (8, 0);
-
 fn module(context: &Arc<CudaContext>, source: &Source) -> std::result::Result<Arc<CudaModule>, String> {
     let (major, minor) = context.compute_capability().map_err(|e| e.to_string())?;
-    if (major, minor) < LEAST_CAPABILITY {
-        let (m, n) = LEAST_CAPABILITY;
-        return Err(format!("this GPU has compute capability {major}.{minor}; {m}.{n} (A100) or newer is needed"));
-    }
     let ptx = match source.image {
         Some(image) => Ptx::from_binary(image.to_vec()),
         None => nvrtc::compile(source, major, minor)?,

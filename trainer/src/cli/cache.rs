@@ -33,7 +33,7 @@ fn build(config: &RunConfig, collective: &mut dyn Collective) -> anyhow::Result<
     super::say_truncated_shards(collective.world())?;
     config.data.validate()?;
     let corpus = Corpus::open_for(&config.data.train, &config.data, collective)?;
-    let model = Model::for_training(config)?;
+    let model = Model::for_training(config, &dist::device(&config.dist, collective.world())?)?;
     let cache = open_cache(config, &model, &corpus, collective)?;
     let Some(cache) = cache.filter(|_| collective.world().rank == 0) else { return Ok(()) };
     let (count, bytes) = (cache.len(), cache.bytes() as f64 / 1e9);

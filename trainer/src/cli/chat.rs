@@ -29,7 +29,7 @@ pub(crate) fn run(args: &ChatArgs) -> anyhow::Result<()> {
     let world = World::from_env()?;
     let (config, checkpoint) = args.trained.config()?;
     set_threads(config.output.threads, &world)?;
-    let trained = Trained::load(config, &checkpoint)?;
+    let trained = Trained::load(config, &checkpoint, &world)?;
     anyhow::ensure!(trained.model.built.model.speech.is_some(), "this checkpoint is a text decoder: it cannot listen");
     let defaults = GenerationDefaults::read(&trained.config.decoder.path)?;
     let sampling = Sampling::new(&trained.config.generation, &defaults)?;

@@ -47,7 +47,10 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let (config, checkpoint) = args.trained.config()?;
     set_threads(config.output.threads, &world)?;
     let dist = config.dist.clone();
-    dist::run(world, &dist, |collective| evaluate(args, Trained::load(config, &checkpoint)?, collective))
+    dist::run(world, &dist, |collective| {
+        let trained = Trained::load(config, &checkpoint, collective.world())?;
+        evaluate(args, trained, collective)
+    })
 }
 
 fn evaluate(args: &EvalArgs, trained: Trained, collective: &mut dyn Collective) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use candle_core::Tensor;
+use candle_core::Device;
 use clap::Args;
 use echat_launch::World;
 
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<()> {
     set_threads(config.output.threads, &World::from_env()?)?;
     let filled = fs::read_dir(&args.out).is_ok_and(|mut entries| entries.next().is_some());
     anyhow::ensure!(!filled, "{} is not empty: give a new directory", args.out.display());
-    let trained = Trained::unsettled(config, &checkpoint)?;
+    let trained = Trained::unsettled(config, &checkpoint, &Device::Cpu)?;
     fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
     let built = &trained.model.built;
     if let (Some(speech), Some(manifest)) = (&built.model.speech, &built.encoder) {

@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use clap::Args;
+use echat_launch::World;
 
 use super::Overrides;
 use crate::checkpoint::run_dir;
 use crate::config::{RunConfig, load_text};
+use crate::dist;
 use crate::train::{Model, SavedState};
 
 /// Which model.
@@ -39,16 +42,17 @@ impl TrainedArgs {
 }
 
 impl Trained {
-    /// Builds the model `config` describes and loads `checkpoint` into it.
-    pub(crate) fn load(config: RunConfig, checkpoint: &Path) -> anyhow::Result<Self> {
-        let mut trained = Self::unsettled(config, checkpoint)?;
+    /// Builds the model `config` describes on the device of the rank `world` describes and loads `checkpoint` into it.
+    pub(crate) fn load(config: RunConfig, checkpoint: &Path, world: &World) -> anyhow::Result<Self> {
+        let device = dist::device(&config.dist, world)?;
+        let mut trained = Self::unsettled(config, checkpoint, &device)?;
         trained.model.settle()?;
         Ok(trained)
     }
 
     /// The same with every weight as it was trained (for export).
-    pub(crate) fn unsettled(config: RunConfig, checkpoint: &Path) -> anyhow::Result<Self> {
-        let model = Model::frozen(&config)?;
+    pub(crate) fn unsettled(config: RunConfig, checkpoint: &Path, device: &Device) -> anyhow::Result<Self> {
+        let model = Model::frozen(&config, device)?;
         model.load(checkpoint)?;
         for note in &model.built.notes {
             eprintln!("{note}");

@@ -11,6 +11,31 @@ pub enum Error {
         /// The number of ranks.
         size: usize,
     },
+    /// A gradient that cannot be read or written.
+    #[error(transparent)]
+    Kernel(#[from] echat_kernels::Error),
+    /// GPUs are wanted of a program that knows none.
+    #[error("dist.device = \"cuda\", but this echat was built without GPUs: see docs/cuda.md, or set dist.device = \"cpu\"")]
+    WithoutCuda,
+    /// A GPU that cannot be used.
+    #[error("{reason}; dist.device = \"cpu\" does without a GPU")]
+    Gpu {
+        /// Why.
+        reason: String,
+    },
+    /// More ranks on a host than GPUs.
+    #[error(
+        "{host} has {ranks} ranks and {count} GPUs, and each rank needs its own: start {count} a host (mpirun --npernode {count}); \
+         dist.collective = \"mpi\" lets ranks share one, slowly"
+    )]
+    TooFewGpus {
+        /// Ranks on the host.
+        ranks: usize,
+        /// The host.
+        host: String,
+        /// Its GPUs.
+        count: usize,
+    },
     /// A rank that does not exist.
     #[error("rank {root} does not exist: there are {size}")]
     Root {

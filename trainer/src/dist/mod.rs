@@ -6,6 +6,7 @@
 //!
 //! [`run`] is the frame around a job: what fails on one rank ends all of them, with one line that says which and why.
 
+mod device;
 mod error;
 #[cfg(feature = "mpi")]
 mod mpi;
@@ -15,18 +16,38 @@ use std::fmt::Display;
 use std::thread::sleep;
 use std::time::Duration;
 
+use candle_core::{Device, Tensor};
+use echat_kernels::tensor;
+
 pub use echat_launch::World;
 
-use crate::config::section;
+use crate::config::{choice, section};
+pub use device::{DeviceKind, device};
 pub use error::{Error, Result};
 pub use solo::Solo;
 
+choice! {
+    /// How gradients are summed over ranks.
+    pub enum CollectiveKind {
+        /// By NCCL where ranks have GPUs, else by MPI.
+        Auto = "auto",
+        /// By MPI; gradients on GPUs go through the memory of their hosts.
+        Mpi = "mpi",
+        /// By NCCL: every rank needs a GPU of its own.
+        Nccl = "nccl",
+    }
+}
+
 section! {
-    /// How ranks work together.
+    /// How ranks work together, and on what.
     pub struct DistConfig {
         /// Give up when other ranks have not joined a collective operation for this many seconds, naming them; 0 waits for
         /// ever. Make it longer than the longest thing one rank does alone, such as saving a checkpoint.
         pub timeout_seconds: u64 = 0,
+        /// What ranks compute on.
+        pub device: DeviceKind = DeviceKind::Auto,
+        /// How gradients are summed.
+        pub collective: CollectiveKind = CollectiveKind::Auto,
     }
 }
 
@@ -46,6 +67,26 @@ pub trait Collective: Send {
 
     /// Waits for a sum and returns it, in a buffer of the same length.
     fn wait(&mut self, pending: Pending) -> Result<Vec<f32>>;
+
+    /// [`Collective::start_all_reduce`] of the elements of `tensor`, f32 and contiguous, wherever it is: it must be left alone until
+    /// [`Collective::finish_sum`] has replaced it by the sum. As given here it goes through the memory of the host.
+    fn start_sum(&mut self, tensor: &Tensor) -> Result<Pending> {
+        self.start_all_reduce(tensor::to_host(tensor)?)
+    }
+
+    /// Replaces the elements of `tensor` by the sum that was started with it, for what uses the tensor next; need not wait.
+    fn finish_sum(&mut self, pending: Pending, tensor: &Tensor) -> Result<()> {
+        let sum = self.wait(pending)?;
+        Ok(tensor::from_host(tensor, &sum)?)
+    }
+
+    /// Waits until `device` has done all it was asked to, while looking after the other ranks.
+    fn synchronize(&mut self, device: &Device) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        echat_kernels::cuda::synchronize(device)?;
+        let _ = device;
+        Ok(())
+    }
 
     /// Moves sums under way along without waiting. Cheap: call it often during backward.
     fn progress(&mut self) -> Result<()>;

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use candle_core::Device;
+
 use super::{Error, Examples, Result, TrainGroup};
 use crate::autograd::{Buckets, Group};
 use crate::config::RunConfig;
@@ -21,8 +23,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Builds what `config` describes, for training.
-    pub fn for_training(config: &RunConfig) -> Result<Self> {
+    /// Builds what `config` describes on `device`, for training.
+    pub fn for_training(config: &RunConfig, device: &Device) -> Result<Self> {
         let groups = TrainGroup::all(&config.train.groups);
         let present = |group| match group {
             Group::Encoder | Group::EncoderFrontend | Group::Connector => config.encoder.is_some(),
@@ -35,15 +37,15 @@ impl Model {
         if groups.is_empty() {
             return Err(Error::Setting("train.groups is empty: nothing would train".into()));
         }
-        Self::build(config, &groups)
+        Self::build(config, &groups, device)
     }
 
-    /// Builds what `config` describes, all frozen.
-    pub fn frozen(config: &RunConfig) -> Result<Self> {
-        Self::build(config, &BTreeSet::new())
+    /// Builds what `config` describes on `device`, all frozen.
+    pub fn frozen(config: &RunConfig, device: &Device) -> Result<Self> {
+        Self::build(config, &BTreeSet::new(), device)
     }
 
-    fn build(config: &RunConfig, groups: &BTreeSet<Group>) -> Result<Self> {
+    fn build(config: &RunConfig, groups: &BTreeSet<Group>, device: &Device) -> Result<Self> {
         let sections = Sections {
             model: &config.model,
             encoder: config.encoder.as_ref(),
@@ -51,7 +53,7 @@ impl Model {
             decoder: &config.decoder,
         };
         let tokenizer = Tokenizer::load(&config.decoder.path)?;
-        let mut built = Built::new(&sections)?;
+        let mut built = Built::new(&sections, device)?;
         let architecture = &built.model.decoder.architecture;
         if tokenizer.vocab_size() > architecture.vocab {
             return Err(Error::Setting(format!(

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
-use echat_kernels::tensor;
 
 use super::Result;
 use crate::autograd::{self, Buckets, StepRng, Tape};
@@ -206,8 +205,7 @@ impl Reduce<'_> {
         if self.collective.world().size == 1 {
             return Ok(());
         }
-        let gradient = tensor::read("all_reduce", &self.buckets.get(bucket).grad)?.to_vec();
-        let started = self.collective.start_all_reduce(gradient).and_then(|pending| {
+        let started = self.collective.start_sum(&self.buckets.get(bucket).grad).and_then(|pending| {
             self.pending.push(pending);
             self.collective.progress()
         });
@@ -226,9 +224,7 @@ impl Reduce<'_> {
     /// Waits for the sums and puts them in place of the gradients.
     fn finish(self) -> Result<()> {
         for (bucket, pending) in self.pending.into_iter().enumerate() {
-            let sum = self.collective.wait(pending)?;
-            tensor::with_mut("all_reduce", &self.buckets.get(bucket).grad, |grad| grad.copy_from_slice(&sum))
-                .map_err(autograd::Error::from)?;
+            self.collective.finish_sum(pending, &self.buckets.get(bucket).grad)?;
         }
         Ok(())
     }

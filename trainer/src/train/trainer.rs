@@ -12,7 +12,7 @@ use crate::checkpoint::{self, run_dir};
 use crate::config::RunConfig;
 use crate::data::features::FeatureCache;
 use crate::data::{Corpus, Loader, LoaderOptions, Sampler, Step};
-use crate::dist::Collective;
+use crate::dist::{self, Collective};
 use crate::metrics::names;
 use crate::model::echat::Batch;
 use crate::optim::{Optimizer, clip_coefficient, grad_norm};
@@ -50,7 +50,8 @@ impl<'a> Trainer<'a> {
         }
         config.data.validate().map_err(|e| Error::Setting(e.to_string()))?;
         let corpus = Corpus::open_for(&config.data.train, &config.data, collective)?;
-        let mut model = Model::for_training(config)?;
+        let device = dist::device(&config.dist, collective.world())?;
+        let mut model = Model::for_training(config, &device)?;
         let frozen = model.frozen_fingerprints()?;
         model.settle()?;
         let mut optimizer = Optimizer::new(&config.optimizer, &model.buckets)?;

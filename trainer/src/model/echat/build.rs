@@ -90,13 +90,14 @@ pub struct Built {
 }
 
 impl Built {
-    /// Builds the model and loads or draws its weights.
-    pub fn new(sections: &Sections) -> Result<Self, BuildError> {
+    /// Builds the model on `device` and loads or draws its weights.
+    pub fn new(sections: &Sections, device: &Device) -> Result<Self, BuildError> {
         let dtype = match sections.model.precision {
             Precision::F32 => DType::F32,
             Precision::Bf16 => DType::BF16,
         };
-        let mut build = Builder { params: Params::new(), dtype, seed: sections.model.seed, notes: Vec::new() };
+        let (params, device, seed) = (Params::new(), device.clone(), sections.model.seed);
+        let mut build = Builder { params, dtype, device, seed, notes: Vec::new() };
         let architecture = Architecture::read(&sections.decoder.path)?;
         let (speech, encoder) = match sections.encoder {
             Some(encoder) => {
@@ -121,13 +122,14 @@ impl Built {
 struct Builder {
     params: Params,
     dtype: DType,
+    device: Device,
     seed: u64,
     notes: Vec<String>,
 }
 
 impl Builder {
     fn to(&self, prefix: &'static str, group: Group) -> Destination {
-        Destination { prefix, group, dtype: self.dtype, device: Device::Cpu }
+        Destination { prefix, group, dtype: self.dtype, device: self.device.clone() }
     }
 
     fn speech(
@@ -165,7 +167,7 @@ impl Builder {
     fn layer_weights(&mut self, name: &str, group: Group, layers: usize) -> Result<crate::autograd::Param, BuildError> {
         let zeros = Init::ZEROS.draw(0, name, layers);
         let tensor =
-            candle_core::Tensor::from_vec(zeros, layers, &Device::Cpu).map_err(crate::autograd::Error::from)?;
+            candle_core::Tensor::from_vec(zeros, layers, &self.device).map_err(crate::autograd::Error::from)?;
         Ok(self.params.register(name, group, tensor)?)
     }
 

@@ -5,7 +5,7 @@ mod build;
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 pub use assemble::{Assembled, Content, assemble};
 pub use build::{BuildError, Built, ModelConfig, Precision, Sections, sizes};
@@ -108,6 +108,11 @@ impl SpeechPath {
         self.speech_layer_weights.slot().is_none()
     }
 
+    /// Where it computes.
+    fn device(&self) -> Device {
+        self.speech_layer_weights.tensor().device().clone()
+    }
+
     /// wave `[samples, 1]` → what a frozen encoder makes of it, and where each utterance lies in it.
     pub fn features(&self, wave: &Tensor, packed: &Packed) -> Result<(Features, Packed)> {
         let Heard { speech, means, packed } = self.hear(&Tape::inference(), wave, packed)?;
@@ -125,11 +130,10 @@ impl SpeechPath {
                 heard
             }
             Speech::Waves(wave) => self.hear(tape, wave, packed)?,
-            Speech::Features(Features { speech, means }) => Heard {
-                speech: tape.constant(speech.clone()),
-                means: means.clone().map(|means| tape.constant(means)),
-                packed: packed.clone(),
-            },
+            Speech::Features(Features { speech, means }) => {
+                let here = |t: &Tensor| Ok::<_, Error>(tape.constant(t.to_device(&self.device())?));
+                Heard { speech: here(speech)?, means: means.as_ref().map(here).transpose()?, packed: packed.clone() }
+            }
         };
         let (speech, packed) = self.connector.forward(tape, &heard.speech, &heard.packed)?;
         let emotion = match (&self.emotion, &heard.means) {
@@ -143,7 +147,8 @@ impl SpeechPath {
     }
 
     fn hear(&self, tape: &Tape, wave: &Tensor, packed: &Packed) -> Result<Heard> {
-        let encoded = self.encoder.forward(tape, wave, packed)?;
+        let wave = wave.to_device(&self.device())?;
+        let encoded = self.encoder.forward(tape, &wave, packed)?;
         let weights = tape.param(&self.speech_layer_weights);
         let seq = self.emotion.as_ref().map(|_| &encoded.packed.seq);
         let (speech, means) = nn::layer_sum(tape, &encoded.layers, &weights, seq)?;

@@ -33,7 +33,7 @@ pub fn generate(
     while !active.is_empty() {
         let rows = candle_core::Tensor::from_vec(last, active.len(), hidden.device())?;
         let logits = linear::forward(&hidden.index_select(&rows, 0)?, head.tensor(), None)?;
-        let mut logits = tensor::read("generate", &logits)?.to_vec();
+        let mut logits = tensor::to_host(&logits)?;
         let vocab = head.dims()[0];
         let mut next = Vec::new();
         let mut still = Vec::new();
