@@ -74,7 +74,7 @@ impl Build {
                 command.args(NVCC_FLAGS).args(TARGETS.iter().flat_map(|target| ["-gencode", target]));
                 self.compile(&mut command, &version, &kernel.source, &self.image(kernel))
             })?;
-        } else if cfg!(feature = "cuda") {
+        } else if cfg!(feature = "cuda") && env::var_os("NVCC_LEAN").is_none() {
             println!("cargo:warning=no nvcc (NVCC, CUDA_HOME/bin, PATH): NVRTC compiles the kernels when first used");
         }
         #[cfg(feature = "emulate")]
