@@ -3,16 +3,16 @@
 
 use std::ffi::c_void;
 
+use candle_core::backend::BackendDevice;
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
-use candle_core::{BackendDevice, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::library;
 use crate::{Error, Result};
 
 /// The libraries that a GPU cannot be used without, what each is, and how pip calls it.
-const NEEDED: [(&str, &str, &str); 2] =
-    [("cublas", "cuBLAS", "nvidia-cublas"), ("curand", "cuRAND", "nvidia-curand")];
+const NEEDED: [(&str, &str, &str); 2] = [("cublas", "cuBLAS", "nvidia-cublas"), ("curand", "cuRAND", "nvidia-curand")];
 
 /// The least compute capability the kernels run on: bf16 and asynchronous copies begin there.
 pub(super) const LEAST_CAPABILITY: (i32, i32) = (8, 0);
@@ -69,8 +69,15 @@ pub fn open(ordinal: usize) -> Result<Device> {
         0 if !library::present("cuda") => {
             return Err(failed("no GPU", "NVIDIA's driver (libcuda.so.1) is not on this machine"));
         }
-        0 => return Err(failed("no GPU", "NVIDIA's driver sees none (is one in this container? CUDA_VISIBLE_DEVICES?)")),
-        count if ordinal >= count => return Err(failed("no GPU", format!("number {ordinal} of {count} does not exist"))),
+        0 => {
+            return Err(failed(
+                "no GPU",
+                "NVIDIA's driver sees none (is one in this container? CUDA_VISIBLE_DEVICES?)",
+            ));
+        }
+        count if ordinal >= count => {
+            return Err(failed("no GPU", format!("number {ordinal} of {count} does not exist")));
+        }
         _ => {}
     }
     if let Some((file, name, pip)) = NEEDED.into_iter().find(|(file, ..)| !library::present(file)) {
@@ -126,7 +133,8 @@ fn keep_memory(device: &Device) -> Result<()> {
     let mut all = u64::MAX;
     let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
     // SAFETY: the attribute is a 64-bit number.
-    let code = unsafe { sys::cuMemPoolSetAttribute(pool(device)?, attribute, std::ptr::from_mut(&mut all).cast::<c_void>()) };
+    let code =
+        unsafe { sys::cuMemPoolSetAttribute(pool(device)?, attribute, std::ptr::from_mut(&mut all).cast::<c_void>()) };
     code.result().map_err(|e| failed("memory cannot be kept", e))
 }
 
@@ -140,7 +148,8 @@ pub fn memory(device: &Device) -> Result<Memory> {
     let mut peak = 0u64;
     let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
     // SAFETY: the attribute is a 64-bit number.
-    let code = unsafe { sys::cuMemPoolGetAttribute(pool(device)?, attribute, std::ptr::from_mut(&mut peak).cast::<c_void>()) };
+    let code =
+        unsafe { sys::cuMemPoolGetAttribute(pool(device)?, attribute, std::ptr::from_mut(&mut peak).cast::<c_void>()) };
     code.result().map_err(|e| failed("the GPU's memory", e))?;
     Ok(Memory { free: free as u64, total: total as u64, peak })
 }
@@ -153,7 +162,8 @@ pub fn forget_peak(device: &Device) -> Result<()> {
     let mut zero = 0u64;
     let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
     // SAFETY: the attribute is a 64-bit number.
-    let code = unsafe { sys::cuMemPoolSetAttribute(pool(device)?, attribute, std::ptr::from_mut(&mut zero).cast::<c_void>()) };
+    let code =
+        unsafe { sys::cuMemPoolSetAttribute(pool(device)?, attribute, std::ptr::from_mut(&mut zero).cast::<c_void>()) };
     code.result().map_err(|e| failed("the GPU's memory", e))
 }
 

@@ -23,11 +23,11 @@ use candle_core::{DType, Device, Shape, Tensor, WithDType};
 use crate::{Error, Result};
 
 pub(crate) use call::{Call, Kernel};
+#[cfg(feature = "cuda")]
+pub use device::{Memory, Properties, count, forget_peak, memory, open, properties, synchronize};
 #[cfg(feature = "emulate")]
 pub use emulated::emulated;
 pub(crate) use gemm::{Matrix, Product};
-#[cfg(feature = "cuda")]
-pub use device::{Memory, Properties, count, forget_peak, memory, open, properties, synchronize};
 #[cfg(feature = "cuda")]
 pub use nvrtc::set_kernel_cache;
 
@@ -56,18 +56,32 @@ pub(crate) fn takes(t: &Tensor) -> bool {
 
 /// A tensor whose elements are still to be written, on the device of `like`.
 pub(crate) fn empty(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Result<Tensor> {
+    let shape = shape.into();
     #[cfg(feature = "emulate")]
     if emulated::active() {
-        return emulated::poisoned(&shape.into(), dtype);
+        return emulated::poisoned(&shape, dtype);
     }
     // SAFETY: device memory of numbers, which any bytes are; the kernels that follow write all of it before others read it.
     #[allow(unsafe_code)]
-    Ok(unsafe { Tensor::empty(shape, dtype, like.device()) }?)
+    let made = unsafe { Tensor::empty(&shape, dtype, like.device()) };
+    made.map_err(|e| full(e, shape.elem_count() * dtype.size_in_bytes(), like))
+}
+
+/// Why a tensor of so many bytes could not be made.
+fn full(error: candle_core::Error, bytes: usize, like: &Tensor) -> Error {
+    #[cfg(feature = "cuda")]
+    return device::explained(error, bytes, like);
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = (bytes, like);
+        error.into()
+    }
 }
 
 /// A tensor of zeros on the device of `like`.
 pub(crate) fn zeros(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Result<Tensor> {
-    Ok(Tensor::zeros(shape, dtype, like.device())?)
+    let shape = shape.into();
+    Tensor::zeros(&shape, dtype, like.device()).map_err(|e| full(e, shape.elem_count() * dtype.size_in_bytes(), like))
 }
 
 /// `values` on the device of `like`.

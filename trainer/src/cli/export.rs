@@ -5,8 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use candle_core::Tensor;
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use clap::Args;
 use echat_launch::World;
 

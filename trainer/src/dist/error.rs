@@ -15,7 +15,9 @@ pub enum Error {
     #[error(transparent)]
     Kernel(#[from] echat_kernels::Error),
     /// GPUs are wanted of a program that knows none.
-    #[error("dist.device = \"cuda\", but this echat was built without GPUs: see docs/cuda.md, or set dist.device = \"cpu\"")]
+    #[error(
+        "dist.device = \"cuda\", but this echat was built without GPUs: see docs/cuda.md, or set dist.device = \"cpu\""
+    )]
     WithoutCuda,
     /// A GPU that cannot be used.
     #[error("{reason}; dist.device = \"cpu\" does without a GPU")]

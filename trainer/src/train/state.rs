@@ -86,7 +86,8 @@ pub fn restore(path: &Path, buckets: &Buckets, optimizer: &mut Optimizer) -> Res
         for segment in &bucket.segments {
             let Some(value) = by_name.get(segment.param.name()) else { continue };
             let to = bucket.master.device();
-            let value = value.flatten_all().and_then(|t| t.to_dtype(DType::F32)?.to_device(to)).map_err(tensor_error)?;
+            let value =
+                value.flatten_all().and_then(|t| t.to_dtype(DType::F32)?.to_device(to)).map_err(tensor_error)?;
             view(&bucket.master, segment)?.slice_set(&value, 0, 0).map_err(tensor_error)?;
         }
         bucket.refresh_compute()?;
