@@ -113,7 +113,8 @@ fn run(stage: u8, recompute: bool, micro_batches: &[&[usize]]) -> Run {
     let scale = LossScale::new(alpha, tokens as f64, utterances as f64);
     let mut solo = Solo::new(World::single("test"));
     let rng = StepRng::new(0, 0);
-    let (sums, work) = accumulate(&built.model, &layout, &buckets, &mut solo, &batches, rng, scale).unwrap();
+    let (tally, work) = accumulate(&built.model, &layout, &buckets, &mut solo, &batches, rng, scale).unwrap();
+    let sums = tally.read().unwrap();
     Run { sums, work, buckets, built }
 }
 
