@@ -11,6 +11,7 @@ pub mod activation;
 pub mod adamw;
 pub mod attention;
 pub mod channel_norm;
+pub mod check;
 pub mod conv1d;
 pub mod cross_entropy;
 #[cfg(any(feature = "cuda", feature = "emulate"))]

@@ -1,0 +1,42 @@
+//! What comes after the gradients: f32 masters, whatever the model computes in.
+
+use candle_core::{DType, Tensor};
+
+use super::{Check, host};
+use crate::{Result, accumulate, adamw, grad_norm, sgd};
+
+pub(super) fn run(check: &mut Check) -> Result<()> {
+    for n in [4097, 40_000] {
+        steps(check, n)?;
+    }
+    let ((x, xs), (y, ys)) = (check.random(1, &[5000])?, check.random(2, &[33])?);
+    let want = grad_norm::reference::sum_of_squares(&xs) + grad_norm::reference::sum_of_squares(&ys);
+    check.compare_within("grad_norm", "two tensors", &grad_norm::sum_of_squares(&[&x, &y])?, &[want], 1e-12)?;
+    let (sum, sums) = check.random(3, &[5000])?;
+    accumulate::add(&sum, &x)?;
+    check.compare("accumulate", "sum", &sum, &accumulate::reference::add(&sums, &xs))?;
+    accumulate::zero(&sum)?;
+    check.compare("accumulate", "zero", &sum, &[0.0; 5000])
+}
+
+fn steps(check: &mut Check, n: usize) -> Result<()> {
+    let zeros = || Ok::<Tensor, crate::Error>(Tensor::zeros(n, DType::F32, check.device)?);
+    let (m, v, buffer) = (zeros()?, zeros()?, zeros()?);
+    let ((p, mut want), (q, mut want_q)) = (check.random(1, &[n])?, check.random(2, &[n])?);
+    let compute = p.to_dtype(DType::BF16)?;
+    let (mut want_m, mut want_v, mut want_buffer) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
+    for step in 1..=3 {
+        let (g, gs) = check.random(10 + step, &[n])?;
+        let hyper = adamw::Hyper { lr: 1e-2, beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay: 0.1, step, grad_scale: 0.5 };
+        adamw::step(&p, &m, &v, &g, Some(&compute), hyper)?;
+        adamw::reference::step(&mut want, &mut want_m, &mut want_v, &gs, hyper);
+        let hyper = sgd::Hyper { lr: 1e-2, momentum: 0.9, weight_decay: 0.1, grad_scale: 0.5 };
+        sgd::step(&q, Some(&buffer), &g, None, hyper)?;
+        sgd::reference::step(&mut want_q, &mut want_buffer, &gs, hyper);
+    }
+    let at = |what: &str| format!("{what} of {n} after 3 steps");
+    check.compare("adamw", at("parameters"), &p, &want)?;
+    check.compare("adamw", at("moments"), &v, &want_v)?;
+    check.compare_within("adamw", at("bf16 copy"), &compute, &host(&p)?, 4e-3)?;
+    check.compare("sgd", at("parameters"), &q, &want_q)
+}
