@@ -25,12 +25,7 @@ fn every_op_agrees_with_its_definition_by_kernels() {
 /// Not finite or not as many: no agreement.
 #[test]
 fn an_infinite_error_does_not_hold() {
-    let compared = Compared {
-        op: "op",
-        what: "x".into(),
-        dtype: candle_core::DType::F32,
-        error: f64::NAN,
-        bound: f64::INFINITY,
-    };
+    let compared =
+        Compared { op: "op", what: "x".into(), dtype: candle_core::DType::F32, error: f64::NAN, bound: f64::INFINITY };
     assert!(!compared.holds());
 }

@@ -8,6 +8,7 @@ pub mod data;
 pub mod dist;
 pub mod eval;
 mod files;
+pub mod gpu_check;
 pub mod metrics;
 pub mod model;
 pub mod nn;

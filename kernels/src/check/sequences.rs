@@ -24,7 +24,12 @@ pub(super) fn run(check: &mut Check) -> Result<()> {
 fn pools(check: &mut Check) -> Result<()> {
     let (seq, d) = (ragged(), 1000);
     let (x, xs) = check.random(1, &[seq.total(), d])?;
-    check.compare("mean_pool", "means", &mean_pool::forward(&x, &seq)?, &mean_pool::reference::forward(&xs, &seq, d))?;
+    check.compare(
+        "mean_pool",
+        "means",
+        &mean_pool::forward(&x, &seq)?,
+        &mean_pool::reference::forward(&xs, &seq, d),
+    )?;
     let (g, gs) = check.random(2, &[seq.count(), d])?;
     let dx = mean_pool::backward(&g, &seq)?;
     check.compare("mean_pool", "dx", &dx, &mean_pool::reference::backward(&gs, &seq, d))?;

@@ -31,13 +31,22 @@ thread_local! {
 
 /// Does `f` with the ops that this thread runs on CPU tensors done by kernels, as host C++.
 pub fn emulated<R>(f: impl FnOnce() -> R) -> R {
+    with(true, f)
+}
+
+/// Does `f` with the ops of this thread done by the CPU's own code, within [`emulated`].
+pub fn not_emulated<R>(f: impl FnOnce() -> R) -> R {
+    with(false, f)
+}
+
+fn with<R>(active: bool, f: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {
         fn drop(&mut self) {
             ACTIVE.set(self.0);
         }
     }
-    let _restore = Restore(ACTIVE.replace(true));
+    let _restore = Restore(ACTIVE.replace(active));
     f()
 }
 

@@ -26,7 +26,7 @@ pub(crate) use call::{Call, Kernel};
 #[cfg(feature = "cuda")]
 pub use device::{Memory, Properties, count, forget_peak, memory, open, properties, synchronize};
 #[cfg(feature = "emulate")]
-pub use emulated::emulated;
+pub use emulated::{emulated, not_emulated};
 pub(crate) use gemm::{Matrix, Product};
 #[cfg(feature = "cuda")]
 pub use nvrtc::set_kernel_cache;

@@ -6,6 +6,7 @@ mod config;
 mod data;
 mod eval;
 mod export;
+mod gpu_check;
 mod mini;
 mod prepare;
 mod synth;
@@ -41,6 +42,7 @@ enum Command {
     Eval(eval::EvalArgs),
     Chat(chat::ChatArgs),
     Export(export::ExportArgs),
+    GpuCheck(gpu_check::GpuCheckArgs),
     Synth(synth::SynthArgs),
     Mini(mini::MiniArgs),
 }
@@ -77,6 +79,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::GpuCheck(args) => gpu_check::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Mini(args) => mini::run(args),
     };

@@ -1,0 +1,168 @@
+//! `echat gpu-check`: what a GPU computes against what it should, and how fast, in one command and one report.
+
+mod model;
+mod parity;
+mod speed;
+mod steps;
+
+use candle_core::{DType, Device};
+use echat_kernels::check;
+use serde_json::{Value, json};
+
+/// How much is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Results: kernels and the tiny model.
+    Quick,
+    /// And speed: kernels at the large model's sizes, and its steps.
+    Full,
+}
+
+/// A check that could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The models for checking cannot be built.
+    #[error("{0}")]
+    Setup(String),
+    /// Computing failed.
+    #[error(transparent)]
+    Autograd(#[from] crate::autograd::Error),
+    /// Computing failed.
+    #[error(transparent)]
+    Kernel(#[from] echat_kernels::Error),
+    /// A step failed.
+    #[error(transparent)]
+    Train(#[from] crate::train::Error),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Kernel(error.into())
+    }
+}
+
+/// What was found, as it is found.
+pub struct Report<'a> {
+    say: &'a mut dyn FnMut(&str),
+    failed: Vec<String>,
+}
+
+impl<'a> Report<'a> {
+    /// One that tells `say` each line.
+    pub fn new(say: &'a mut dyn FnMut(&str)) -> Self {
+        Self { say, failed: Vec::new() }
+    }
+
+    /// What did not hold.
+    pub fn failed(&self) -> &[String] {
+        &self.failed
+    }
+
+    fn say(&mut self, line: &str) {
+        (self.say)(line);
+    }
+
+    /// Notes whether `value` is at most `bound`; NaN is not.
+    fn holds(&mut self, what: &str, value: f64, bound: f64) {
+        let holds = value <= bound;
+        let verdict = if holds { "ok" } else { "FAILED" };
+        self.say(&format!("{verdict:<7}{what}: {value:.2e} (at most {bound:.0e})"));
+        if !holds {
+            self.failed.push(format!("{what}: {value:.2e}, at most {bound:.0e}"));
+        }
+    }
+
+    fn is(&mut self, what: &str, holds: bool) {
+        self.say(&format!("{:<7}{what}", if holds { "ok" } else { "FAILED" }));
+        if !holds {
+            self.failed.push(what.to_owned());
+        }
+    }
+}
+
+/// Checks `device`; the measurements as JSON. What fails to hold is in `report`, what could not be done at all is an error.
+pub fn run(device: &Device, level: Level, report: &mut Report) -> Result<Value, Error> {
+    let kernels = kernels(device, report)?;
+    let parity = parity::run(device, report)?;
+    let mut all = json!({ "kernels": kernels, "tiny": parity });
+    if level == Level::Full {
+        let speed = speed::run(device, report)?;
+        all["steps"] = steps::run(device, &speed.ceilings, report)?;
+        all["speed"] = speed.rows;
+    }
+    Ok(all)
+}
+
+fn kernels(device: &Device, report: &mut Report) -> Result<Value, Error> {
+    let compared = check::run(device)?;
+    let mut rows = Vec::new();
+    let ops: std::collections::BTreeSet<_> = compared.iter().map(|c| (c.op, c.dtype == DType::BF16)).collect();
+    for (op, bf16) in ops {
+        let of_op = || compared.iter().filter(|c| c.op == op && (c.dtype == DType::BF16) == bf16);
+        let worst = of_op().max_by(|a, b| (a.error / a.bound).total_cmp(&(b.error / b.bound)));
+        let Some(worst) = worst else { continue };
+        let dtype = if bf16 { "bf16" } else { "f32" };
+        report.holds(
+            &format!("{op}, {dtype}, {} comparisons, worst {}", of_op().count(), worst.what),
+            worst.error,
+            worst.bound,
+        );
+        rows.push(json!({
+            "op": op, "dtype": dtype, "comparisons": of_op().count(), "worst": worst.what, "error": worst.error, "bound": worst.bound,
+        }));
+    }
+    Ok(Value::Array(rows))
+}
+
+/// Waits until `device` has done what it was asked to.
+fn wait(device: &Device) -> Result<(), Error> {
+    #[cfg(feature = "cuda")]
+    echat_kernels::cuda::synchronize(device)?;
+    let _ = device;
+    Ok(())
+}
+
+/// Does `f` on the CPU's own ops, whatever the check runs in.
+fn on_host<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "emulate")]
+    return echat_kernels::cuda::not_emulated(f);
+    #[cfg(not(feature = "emulate"))]
+    f()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn check(device: &Device) -> Vec<String> {
+        let mut say = |line: &str| println!("{line}");
+        let mut report = Report::new(&mut say);
+        run(device, Level::Quick, &mut report).unwrap();
+        report.failed().to_vec()
+    }
+
+    #[test]
+    fn the_cpu_agrees_with_itself() {
+        assert_eq!(check(&Device::Cpu), [""; 0]);
+    }
+
+    /// Every kernel in its place in a whole training step, without a GPU.
+    #[cfg(feature = "emulate")]
+    #[test]
+    fn kernels_train_as_the_cpu_does() {
+        assert_eq!(echat_kernels::cuda::emulated(|| check(&Device::Cpu)), [""; 0]);
+    }
+
+    #[test]
+    fn what_does_not_hold_is_told() {
+        let mut lines = Vec::new();
+        let mut say = |line: &str| lines.push(line.to_owned());
+        let mut report = Report::new(&mut say);
+        report.holds("an error", f64::NAN, 1.0);
+        report.holds("a small one", 0.5, 1.0);
+        report.is("a fact", false);
+        assert_eq!(report.failed().len(), 2);
+        assert!(lines[0].starts_with("FAILED an error") && lines[1].starts_with("ok"), "{lines:?}");
+    }
+}

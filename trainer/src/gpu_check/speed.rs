@@ -1,0 +1,224 @@
+//! Kernels at the large model's sizes, as shares of what copies and matrix products reach in the same run.
+
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use echat_kernels::attention::{self, Attention};
+use echat_kernels::{
+    SeqLens, activation, adamw, layer_norm, layer_sum, linear, linear_cross_entropy, rms_norm, rope, swiglu,
+};
+use serde_json::{Value, json};
+
+use super::{Error, Report, wait};
+
+/// What the device reaches at best.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ceilings {
+    /// Bytes a second of a copy, read and written.
+    pub(super) copy: f64,
+    /// Operations a second of a large bf16 matrix product.
+    pub(super) gemm: f64,
+}
+
+/// All that was timed.
+pub(super) struct Speed {
+    pub(super) ceilings: Ceilings,
+    pub(super) rows: Value,
+}
+
+/// Frames or positions of a packed batch.
+const ROWS: usize = 8192;
+
+struct Bench<'a, 'b> {
+    device: &'a Device,
+    ceilings: Ceilings,
+    rows: Vec<Value>,
+    report: &'a mut Report<'b>,
+}
+
+pub(super) fn run(device: &Device, report: &mut Report) -> Result<Speed, Error> {
+    let ceilings = ceilings(device)?;
+    report.say(&format!("copy: {:.0} GB/s; bf16 product: {:.0} TFLOP/s", ceilings.copy / 1e9, ceilings.gemm / 1e12));
+    let mut bench = Bench { device, ceilings, rows: Vec::new(), report };
+    bench.sums()?;
+    bench.norms()?;
+    bench.pointwise()?;
+    bench.attention()?;
+    bench.head()?;
+    bench.optimizer()?;
+    let Bench { rows, .. } = bench;
+    let rows = json!({ "copy_bytes_per_s": ceilings.copy, "gemm_flop_per_s": ceilings.gemm, "kernels": rows });
+    Ok(Speed { ceilings, rows })
+}
+
+/// The least of five means of `f`, in seconds, each long enough to be timed from the host.
+pub(super) fn seconds(device: &Device, mut f: impl FnMut() -> Result<(), Error>) -> Result<f64, Error> {
+    f()?;
+    wait(device)?;
+    let begun = Instant::now();
+    f()?;
+    wait(device)?;
+    let times = (0.03 / begun.elapsed().as_secs_f64()).ceil().clamp(1.0, 200.0) as usize;
+    let mut best = f64::INFINITY;
+    for _ in 0..5 {
+        let begun = Instant::now();
+        (0..times).try_for_each(|_| f())?;
+        wait(device)?;
+        best = best.min(begun.elapsed().as_secs_f64() / times as f64);
+    }
+    Ok(best)
+}
+
+fn random(shape: &[usize], device: &Device) -> Result<Tensor, Error> {
+    Ok(Tensor::rand(-1f32, 1f32, shape, device)?.to_dtype(DType::BF16)?)
+}
+
+fn ceilings(device: &Device) -> Result<Ceilings, Error> {
+    let flat = random(&[1 << 29], device)?;
+    let copied = seconds(device, || Ok(drop(flat.copy()?)))?;
+    let n = 8192;
+    let (x, w) = (random(&[n, n], device)?, random(&[n, n], device)?);
+    let multiplied = seconds(device, || Ok(drop(linear::forward(&x, &w, None)?)))?;
+    Ok(Ceilings { copy: 2.0 * (1u64 << 30) as f64 / copied, gemm: 2.0 * (n as f64).powi(3) / multiplied })
+}
+
+impl Bench<'_, '_> {
+    fn random(&self, shape: &[usize]) -> Result<Tensor, Error> {
+        random(shape, self.device)
+    }
+
+    /// Times `f`, which moves so many bytes.
+    fn bytes(&mut self, name: &str, bytes: f64, f: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+        let seconds = seconds(self.device, f)?;
+        let (rate, share) = (bytes / seconds, bytes / seconds / self.ceilings.copy);
+        self.report.say(&format!(
+            "       {name}: {:.3} ms, {:.0} GB/s, {:.0} % of a copy",
+            seconds * 1e3,
+            rate / 1e9,
+            share * 100.0
+        ));
+        self.rows.push(json!({ "name": name, "ms": seconds * 1e3, "bytes_per_s": rate, "share_of_copy": share }));
+        Ok(())
+    }
+
+    /// Times `f`, which does so many operations.
+    fn flops(&mut self, name: &str, flops: f64, f: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+        let seconds = seconds(self.device, f)?;
+        let (rate, share) = (flops / seconds, flops / seconds / self.ceilings.gemm);
+        self.report.say(&format!(
+            "       {name}: {:.3} ms, {:.0} TFLOP/s, {:.0} % of a product",
+            seconds * 1e3,
+            rate / 1e12,
+            share * 100.0
+        ));
+        self.rows.push(json!({ "name": name, "ms": seconds * 1e3, "flop_per_s": rate, "share_of_gemm": share }));
+        Ok(())
+    }
+
+    /// The dual layer sum over 24 layers of 1024.
+    fn sums(&mut self) -> Result<(), Error> {
+        let (count, d, seq) = (24, 1024, SeqLens::from_lens(vec![128; ROWS / 128]));
+        let layers = (0..count).map(|_| self.random(&[ROWS, d])).collect::<Result<Vec<_>, _>>()?;
+        let raw = Tensor::zeros(count, DType::F32, self.device)?;
+        let one = (2 * ROWS * d) as f64;
+        let name = format!("layer_sum forward, {count} layers [{ROWS}, {d}], with means");
+        self.bytes(&name, one * (count + 1) as f64, || Ok(drop(layer_sum::forward(&layers, &raw, Some(&seq))?)))?;
+        let grad = self.random(&[ROWS, d])?;
+        let needs = layer_sum::Needs { layers: true, weights: true };
+        let name = format!("layer_sum backward, {count} layers [{ROWS}, {d}]");
+        self.bytes(&name, one * (2 * count + 1) as f64, || {
+            Ok(drop(layer_sum::backward(Some(&grad), None, &layers, &raw, Some(&seq), needs)?))
+        })
+    }
+
+    fn norms(&mut self) -> Result<(), Error> {
+        for d in [1024, 4096] {
+            let (x, g, w) = (self.random(&[ROWS, d])?, self.random(&[ROWS, d])?, self.random(&[d])?);
+            let one = (2 * ROWS * d) as f64;
+            self.bytes(&format!("rms_norm forward [{ROWS}, {d}]"), 2.0 * one, || {
+                Ok(drop(rms_norm::forward(&x, &w, 1e-6)?))
+            })?;
+            let (_, rstd) = rms_norm::forward(&x, &w, 1e-6)?;
+            self.bytes(&format!("rms_norm backward, frozen [{ROWS}, {d}]"), 3.0 * one, || {
+                Ok(drop(rms_norm::backward(&g, &x, &w, &rstd, false)?))
+            })?;
+            self.bytes(&format!("layer_norm forward [{ROWS}, {d}]"), 2.0 * one, || {
+                Ok(drop(layer_norm::forward(&x, &w, &w, 1e-5)?))
+            })?;
+            let (_, stats) = layer_norm::forward(&x, &w, &w, 1e-5)?;
+            self.bytes(&format!("layer_norm backward [{ROWS}, {d}]"), 3.0 * one, || {
+                Ok(drop(layer_norm::backward(&g, &x, &w, &stats, true)?))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn pointwise(&mut self) -> Result<(), Error> {
+        let d = 11_008;
+        let (gate, up, g) = (self.random(&[ROWS, d])?, self.random(&[ROWS, d])?, self.random(&[ROWS, d])?);
+        let one = (2 * ROWS * d) as f64;
+        self.bytes(&format!("swiglu forward [{ROWS}, {d}]"), 3.0 * one, || Ok(drop(swiglu::forward(&gate, &up)?)))?;
+        self.bytes(&format!("swiglu backward [{ROWS}, {d}]"), 5.0 * one, || {
+            Ok(drop(swiglu::backward(&g, &gate, &up)?))
+        })?;
+        let (x, b) = (self.random(&[ROWS, 4096])?, self.random(&[4096])?);
+        let one = (2 * ROWS * 4096) as f64;
+        self.bytes(&format!("bias and gelu forward [{ROWS}, 4096]"), 2.0 * one, || {
+            Ok(drop(activation::forward(&x, Some(&b), activation::Activation::Gelu)?))
+        })?;
+        let inv_freq: Vec<f32> = (0..64).map(|j| 10000f32.powf(-2.0 * j as f32 / 128.0)).collect();
+        let table = rope::Table::new(&inv_freq, 4096)?;
+        let positions: Vec<u32> = (0..ROWS as u32).map(|i| i % 512).collect();
+        let x = x.reshape((ROWS, 32, 128))?;
+        self.bytes(&format!("rope [{ROWS}, 32, 128]"), 2.0 * one, || Ok(drop(rope::forward(&x, &positions, &table)?)))
+    }
+
+    /// Forward and backward of both models' heads, 16,384 positions in all.
+    fn attention(&mut self) -> Result<(), Error> {
+        for (h, dh, causal) in [(16, 64, false), (32, 128, true)] {
+            for len in [128, 512, 1024, 2048] {
+                let rows = 16_384;
+                let seq = SeqLens::from_lens(vec![len; rows / len]);
+                let shape = [rows, h, dh];
+                let (q, k) = (self.random(&shape)?, self.random(&shape)?);
+                let (v, g) = (self.random(&shape)?, self.random(&shape)?);
+                let scale = 1.0 / (dh as f32).sqrt();
+                let args = Attention { q_seq: &seq, k_seq: &seq, causal, scale, dropout: None };
+                let products = 4.0 * (rows * len * h * dh) as f64 * if causal { 0.5 } else { 1.0 };
+                let what = format!("{h} heads of {dh}, {}, length {len}", if causal { "causal" } else { "full" });
+                self.flops(&format!("attention forward, {what}"), products, || {
+                    Ok(drop(attention::forward(&q, &k, &v, &args)?))
+                })?;
+                let (out, lse) = attention::forward(&q, &k, &v, &args)?;
+                self.flops(&format!("attention backward, {what}"), 2.5 * products, || {
+                    Ok(drop(attention::backward(&g, &q, &k, &v, &out, &lse, &args)?))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Baichuan2's output head over 2,048 labelled rows, frozen.
+    fn head(&mut self) -> Result<(), Error> {
+        let (rows, v, d) = (2048, 125_696, 4096);
+        let (x, w) = (self.random(&[rows, d])?, self.random(&[v, d])?);
+        let labels: Vec<u32> = (0..rows as u32).collect();
+        let needs = linear_cross_entropy::Needs { hidden: true, weight: false };
+        let flops = 4.0 * (rows * v * d) as f64;
+        self.flops(&format!("linear and cross-entropy, {rows} rows, [{v}, {d}] frozen"), flops, || {
+            Ok(drop(linear_cross_entropy::forward(&x, &w, &labels, &labels, needs)?))
+        })
+    }
+
+    fn optimizer(&mut self) -> Result<(), Error> {
+        let n = 100_000_000;
+        let flat = || Ok::<_, Error>(Tensor::zeros(n, DType::F32, self.device)?);
+        let (p, m, v, g) = (flat()?, flat()?, flat()?, flat()?);
+        let compute = p.to_dtype(DType::BF16)?;
+        let hyper =
+            adamw::Hyper { lr: 1e-4, beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.01, step: 1, grad_scale: 1.0 };
+        self.bytes("adamw, 100M parameters", 30.0 * n as f64, || {
+            Ok(adamw::step(&p, &m, &v, &g, Some(&compute), hyper)?)
+        })
+    }
+}
