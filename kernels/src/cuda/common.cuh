@@ -170,7 +170,7 @@ DEVICE u32 sequence_of(const u32 *offsets, u32 n, u32 scale, u64 row) {
 }
 
 // At most CHUNK_ROWS rows of one sequence, counted from its beginning, so that what a sequence gives does not depend on its neighbours.
-constexpr u32 CHUNK_ROWS = 64;
+constexpr u32 CHUNK_ROWS = 32;
 struct Chunk {
   u32 sequence, first, last;
 };
@@ -236,6 +236,25 @@ DEVICE float block_max(float x) {
   if (lane == 0) partial[warp] = x;
   __syncthreads();
   return warp_max(lane < blockDim.x / WARP ? partial[lane] : -INFINITY);
+}
+
+// Sums of columns by a block of eight warps, each lane having a pack of columns of those of blockIdx.y. Padded: they are written a pack apart and read in order.
+constexpr u32 CHUNK_WARPS = 8;
+template <u32 N> struct ColumnSums {
+  static constexpr u32 PITCH = WARP + WARP / N;
+  float at[CHUNK_WARPS][N * PITCH];
+};
+// Writes the sums over the warps of `total` to their columns of `sums` [d]. Who calls it again gives another `shared`, and the first after that.
+template <u32 N> DEVICE void sum_columns(ColumnSums<N> &shared, const float (&total)[N], float *sums, u32 d) {
+  constexpr u32 PITCH = ColumnSums<N>::PITCH;
+  for (u32 k = 0; k < N; k++) shared.at[threadIdx.x / WARP][k * PITCH + threadIdx.x % WARP] = total[k];
+  __syncthreads();
+  for (u32 i = threadIdx.x; i < WARP * N; i += blockDim.x) {
+    u32 column = blockIdx.y * WARP * N + i;
+    float sum = 0.0f;
+    for (u32 w = 0; w < CHUNK_WARPS; w++) sum += shared.at[w][i % N * PITCH + i / N];
+    if (column < d) sums[column] = sum;
+  }
 }
 
 // ---- Tensor cores (sm_80 and later) ----

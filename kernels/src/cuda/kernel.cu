@@ -2,7 +2,6 @@
 #include "../cuda/common.cuh"
 
 namespace {
-constexpr u32 WARPS = 8;
 // Rows that a thread has under way.
 constexpr u32 AHEAD = 4;
 
@@ -10,30 +9,21 @@ constexpr u32 AHEAD = 4;
 // row.
 template <typename T> DEVICE void column_sum(const T *x, float *sums, u32 rows, u32 d, u32 stretch) {
   constexpr u32 N = Pack<T>::N;
-  // Padded: the columns are written a pack apart and read in their order.
-  constexpr u32 PITCH = WARP + WARP / N;
-  __shared__ float partial[WARPS][N * PITCH];
+  __shared__ ColumnSums<N> shared;
   u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, column = (blockIdx.y * WARP + lane) * N;
   bool packed = in_packs(x, d);
   u64 first = u64(blockIdx.x) * stretch, last = least(first + stretch, u64(rows));
   float total[N] = {};
-  for (u64 row = first + warp; row < last; row += AHEAD * WARPS) {
+  for (u64 row = first + warp; row < last; row += AHEAD * CHUNK_WARPS) {
     Pack<T> xs[AHEAD];
 #pragma unroll
     for (u32 r = 0; r < AHEAD; r++)
-      xs[r] = load_row(x + (row + r * WARPS) * d, row + r * WARPS < last ? column : d, d, packed);
+      xs[r] = load_row(x + (row + r * CHUNK_WARPS) * d, row + r * CHUNK_WARPS < last ? column : d, d, packed);
 #pragma unroll
     for (u32 r = 0; r < AHEAD; r++)
       for (u32 k = 0; k < N; k++) total[k] += to_float(xs[r].x[k]);
   }
-  for (u32 k = 0; k < N; k++) partial[warp][k * PITCH + lane] = total[k];
-  __syncthreads();
-  for (u32 i = threadIdx.x; i < WARP * N; i += blockDim.x) {
-    column = blockIdx.y * WARP * N + i;
-    float sum = 0.0f;
-    for (u32 w = 0; w < WARPS; w++) sum += partial[w][i % N * PITCH + i / N];
-    if (column < d) sums[u64(blockIdx.x) * d + column] = sum;
-  }
+  sum_columns(shared, total, sums + u64(blockIdx.x) * d, d);
 }
 }  // namespace
 

@@ -151,7 +151,7 @@ pub(crate) fn flat(n: usize, dtype: DType) -> [usize; 3] {
 }
 
 /// Rows of a chunk, as in `common.cuh`.
-const CHUNK_ROWS: usize = 64;
+const CHUNK_ROWS: usize = 32;
 /// Threads of a block that makes a chunk's rows: its warps have rows, its lanes a pack of columns each.
 pub(crate) const CHUNK_THREADS: usize = 256;
 
