@@ -68,3 +68,31 @@ fn wrong_shapes_are_errors() {
     assert!(backward(&random(8, &[3, 4]), &w, &norms).is_err());
     assert!(backward(&w, &w, &random(8, &[3])).is_err());
 }
+
+#[cfg(feature = "emulate")]
+#[test]
+fn kernels_make_rows_of_any_width() {
+    echat_kernels::cuda::emulated(|| {
+        for (v, d) in [(3, 1024), (2, 1031), (2, 4100), (2, 8192), (1, 16384), (5, 40)] {
+            for (w, tol) in [(random(1, &[v, d]), 1e-5), (bf16(&random(1, &[v, d])), 4e-3)] {
+                if d > 8192 && w.dtype() == DType::F32 {
+                    assert!(forward(&w).unwrap_err().to_string().contains("too wide"));
+                    continue;
+                }
+                let grad = random(2, &[v, d]).to_dtype(w.dtype()).unwrap();
+                let (y, norms) = forward(&w).unwrap();
+                assert_close(&y, &reference::forward(&to_f64(&w), d), tol, "y");
+                let want = reference::backward(&to_f64(&grad), &to_f64(&w), d);
+                assert_close(&backward(&grad, &w, &norms).unwrap(), &want, tol, "dw");
+            }
+        }
+    });
+}
+
+#[cfg(feature = "emulate")]
+emulated!(
+    matches_the_reference,
+    bf16_storage,
+    a_zero_row_stays_zero_and_its_gradient_is_that_of_a_constant_divisor,
+    wrong_shapes_are_errors
+);

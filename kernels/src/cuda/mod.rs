@@ -126,9 +126,9 @@ pub(crate) fn width(d: usize, dtype: DType) -> &'static str {
     if d.div_ceil(pack(dtype)) <= 2 * ROW_THREADS { "narrow" } else { "wide" }
 }
 
-/// Blocks of `threads` that share `rows` rows and sum something over theirs: enough to fill a large GPU.
+/// Blocks of `threads` that share `rows` rows and sum something over theirs: enough to fill a large GPU, and so few that their sums are little beside the rows.
 pub(crate) fn row_blocks(rows: usize, threads: usize) -> usize {
-    rows.min((1 << 17) / threads)
+    rows.min((rows / 16).max(264)).min((1 << 17) / threads)
 }
 
 /// Rows that a block of [`tiles`] makes, as in `common.cuh`.

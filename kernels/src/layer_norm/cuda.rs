@@ -25,7 +25,7 @@ pub(super) fn backward(
     let (rows, d, dtype) = (stats.elem_count() / 2, w.elem_count(), x.dtype());
     let dx = empty(x.shape(), dtype, x)?;
     let threads = row_threads(OP, d, dtype)?;
-    let blocks = row_blocks(rows, threads);
+    let blocks = if need_weight { row_blocks(rows, threads) } else { rows };
     let partial = if need_weight { Some(empty((blocks, 2 * d), DType::F32, x)?) } else { None };
     let name = format!("layer_norm_backward_{}_{}", width(d, dtype), alike(OP, &[grad, x, w])?);
     let call = Call::new(OP, OP, &name).tensor(grad).tensor(x).tensor(w).tensor(stats).tensor(&dx);
