@@ -48,6 +48,15 @@ fn a_zero_row_stays_zero_and_its_gradient_is_that_of_a_constant_divisor() {
 }
 
 #[test]
+fn nothing_flows_through_the_norm_of_a_row_shorter_than_eps() {
+    let w = Tensor::new(&[[3e-13f32, 4e-13]], &Device::Cpu).unwrap();
+    let grad = Tensor::new(&[[1f32, -2.0]], &Device::Cpu).unwrap();
+    let (y, norms) = forward(&w).unwrap();
+    assert_close(&y, &[0.3, 0.4], 1e-6, "y");
+    assert_close(&backward(&grad, &w, &norms).unwrap(), &[1e12, -2e12], 1e-6, "dw");
+}
+
+#[test]
 fn same_bits_at_any_thread_count() {
     let (w, grad) = (random(5, &[500, 50]), random(6, &[500, 50]));
     let run = |n| {
@@ -94,5 +103,6 @@ emulated!(
     matches_the_reference,
     bf16_storage,
     a_zero_row_stays_zero_and_its_gradient_is_that_of_a_constant_divisor,
+    nothing_flows_through_the_norm_of_a_row_shorter_than_eps,
     wrong_shapes_are_errors
 );

@@ -35,10 +35,7 @@ pub(super) fn compile(source: &Source, major: i32, minor: i32) -> Result<Ptx, St
     if let Some(ptx) = cached.as_ref().and_then(|path| fs::read_to_string(path).ok()) {
         return Ok(Ptx::from_src(ptx));
     }
-    let options = CompileOptions {
-        options: vec![format!("--gpu-architecture={arch}"), "--std=c++17".into()],
-        ..CompileOptions::default()
-    };
+    let options = CompileOptions { options: vec![format!("--gpu-architecture={arch}"), "--std=c++17".into()], ..CompileOptions::default() };
     let ptx = catch_unwind(|| compile_ptx_with_opts(&text, options)).map_err(|_| "NVRTC failed".to_owned())?;
     let ptx = ptx.map_err(|e| format!("NVRTC: {e:?}"))?;
     if let Some(path) = cached {
