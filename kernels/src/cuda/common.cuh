@@ -21,6 +21,9 @@ using i64 = long long;
 // The block's shared memory whose size is given at launch.
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(128) u8 name[]
 #define DEVICE __device__ __forceinline__
+#ifndef INFINITY  // NVRTC has no math.h.
+#define INFINITY __int_as_float(0x7f800000)
+#endif
 // An argument that is a struct, read where it lies.
 #define ARGUMENT const __grid_constant__
 #endif
