@@ -112,3 +112,56 @@ fn wrong_shapes_are_errors() {
     assert!(backward(&x, &x, Some(&b), Activation::Relu).is_err());
     assert!(column_sum(&random(1, &[])).is_err());
 }
+
+#[cfg(feature = "emulate")]
+#[test]
+fn kernels_take_rows_of_any_width_beginning_anywhere() {
+    echat_kernels::cuda::emulated(|| {
+        // In packs, ragged, several blocks across, a view that begins off a pack.
+        for (rows, d, skip) in [(17, 64, 0), (9, 67, 0), (3, 2600, 0), (8, 64, 1)] {
+            for narrow in [false, true] {
+                let store = |t: Tensor| if narrow { bf16(&t) } else { t };
+                let view = |seed| {
+                    let all = store(wide(seed, &[rows * d + skip]));
+                    all.narrow(0, skip, rows * d).unwrap().reshape((rows, d)).unwrap()
+                };
+                let (x, g, b) = (view(1), view(3), store(random(2, &[d])));
+                for kind in KINDS {
+                    let tol = if narrow { 3e-3 } else { 1e-6 };
+                    let y = forward(&x, Some(&b), kind).unwrap();
+                    assert_close(&y, &reference::forward(&to_f64(&x), &to_f64(&b), kind), tol, "y");
+                    let dx = backward(&g, &x, Some(&b), kind).unwrap();
+                    let want = reference::backward(&to_f64(&g), &to_f64(&x), &to_f64(&b), kind);
+                    assert_close(&dx, &want, tol, "dx");
+                }
+            }
+        }
+        let (x, b) = (random(1, &[2, 8]), bf16(&random(2, &[8])));
+        assert!(forward(&x, Some(&b), Activation::Relu).is_err());
+    });
+}
+
+#[cfg(feature = "emulate")]
+#[test]
+fn the_kernels_column_sum_takes_any_number_of_rows() {
+    echat_kernels::cuda::emulated(|| {
+        // One stretch; several; so many that each has more than 64 rows; several blocks across.
+        for (rows, d) in [(1, 5), (64, 8), (65, 8), (1000, 24), (2000, 7), (33_001, 3), (700, 300), (0, 9)] {
+            for x in [random(1, &[rows, d]), bf16(&random(2, &[rows, d]))] {
+                let sum = column_sum(&x).unwrap();
+                assert_eq!(sum.dims(), [d]);
+                assert_close(&sum, &reference::column_sum(&to_f64(&x), d), 1e-5, &format!("{rows} x {d}"));
+            }
+        }
+        assert_eq!(column_sum(&random(1, &[5, 0])).unwrap().dims(), [0]);
+    });
+}
+
+#[cfg(feature = "emulate")]
+emulated!(
+    matches_the_reference_at_ragged_sizes,
+    is_within_a_millionth_everywhere,
+    extremes_stay_finite_and_a_nan_is_not_hidden,
+    stores_bf16,
+    wrong_shapes_are_errors
+);

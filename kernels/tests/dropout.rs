@@ -93,3 +93,32 @@ fn wrong_shapes_and_probabilities_are_errors() {
         assert!(apply(&x, p, &seq, &streams(2)).is_err(), "{p}");
     }
 }
+
+#[cfg(feature = "emulate")]
+#[test]
+fn kernels_drop_what_the_cpu_drops() {
+    for (lens, d) in [(vec![1, 0, 0, 40, 7, 0], 24), (vec![0, 13], 67), (vec![5, 3], 2100), (vec![2; 33], 8)] {
+        let (seq, streams) = (SeqLens::from_lens(lens.clone()), streams(lens.len()));
+        let (x, residual) = (random(1, &[seq.total(), d]), random(2, &[seq.total(), d]));
+        let shifted = random(3, &[seq.total() * d + 1]).narrow(0, 1, seq.total() * d).unwrap();
+        let shifted = shifted.reshape((seq.total(), d)).unwrap();
+        for x in [x.clone(), bf16(&x), shifted] {
+            let residual = residual.to_dtype(x.dtype()).unwrap();
+            let run =
+                || (apply(&x, 0.3, &seq, &streams).unwrap(), add_dropout(&residual, &x, 0.3, &seq, &streams).unwrap());
+            let (want, got) = (run(), echat_kernels::cuda::emulated(run));
+            assert_eq!(bits(&got.0), bits(&want.0), "{lens:?}");
+            assert_close(&got.1, &to_f64(&want.1), 1e-6, "add_dropout");
+            assert_eq!((got.0.dtype(), got.1.dtype()), (x.dtype(), x.dtype()));
+        }
+    }
+}
+
+#[cfg(feature = "emulate")]
+emulated!(
+    matches_the_reference_at_ragged_sizes,
+    drops_the_share_asked_for_and_keeps_the_mean,
+    a_sequence_is_masked_alike_alone_and_packed,
+    stores_bf16,
+    wrong_shapes_and_probabilities_are_errors
+);

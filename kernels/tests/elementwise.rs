@@ -29,3 +29,21 @@ fn other_shapes_are_errors_and_nan_stays() {
     let nan = scale(&random(1, &[4]), f64::NAN).unwrap();
     assert!(to_f64(&nan).iter().all(|v| v.is_nan()));
 }
+
+#[cfg(feature = "emulate")]
+#[test]
+fn kernels_take_any_number_of_elements_beginning_anywhere() {
+    for (n, skip) in [(4096, 0), (8192, 3), (5003, 0), (4099, 4), (3, 1), (0, 0)] {
+        let (a, b) = (random(1, &[n + skip]), random(2, &[n + skip]));
+        for (a, b) in [(bf16(&a), bf16(&b)), (a, b)] {
+            let (a, b) = (a.narrow(0, skip, n).unwrap(), b.narrow(0, skip, n).unwrap());
+            let run = || [bits(&add(&a, &b).unwrap()), bits(&scale(&a, -1.7).unwrap())];
+            assert_eq!(echat_kernels::cuda::emulated(run), run());
+        }
+    }
+    let mixed = || add(&random(1, &[4]), &bf16(&random(2, &[4])));
+    assert!(echat_kernels::cuda::emulated(mixed).unwrap_err().to_string().contains("kernels take one"));
+}
+
+#[cfg(feature = "emulate")]
+emulated!(agree_with_their_definitions_on_any_threads, other_shapes_are_errors_and_nan_stays);

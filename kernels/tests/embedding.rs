@@ -58,3 +58,26 @@ fn wrong_shapes_and_ids_are_errors() {
     assert!(backward(&random(1, &[2, 3]), &[0], 5).is_err());
     assert!(backward(&random(1, &[1, 3]), &[5], 5).is_err());
 }
+
+#[cfg(feature = "emulate")]
+#[test]
+fn kernels_add_up_an_id_that_comes_often_and_in_its_order() {
+    echat_kernels::cuda::emulated(|| {
+        for d in [24, 33, 2100] {
+            // Three in four are id 2: several blocks' worth of rows.
+            let ids: Vec<u32> = (0..300).map(|i| if i % 4 == 0 { i % 7 } else { 2 }).collect();
+            for g in [random(2, &[300, d]), bf16(&random(2, &[300, d]))] {
+                let grad = backward(&g, &ids, 9).unwrap();
+                assert_close(&grad, &reference::backward(&to_f64(&g), &ids, d, 9), 1e-6, "dtable");
+            }
+        }
+        assert_eq!(to_f64(&backward(&random(2, &[0, 2]), &[], 2).unwrap()), [0.0; 4]);
+    });
+}
+
+#[cfg(feature = "emulate")]
+emulated!(
+    matches_the_reference_at_ragged_sizes,
+    stores_bf16_and_gives_the_gradient_in_f32,
+    wrong_shapes_and_ids_are_errors
+);

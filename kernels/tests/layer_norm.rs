@@ -90,3 +90,49 @@ fn wrong_shapes_are_errors() {
     assert!(backward(&random(1, &[3, 4]), &x, &w, &stats, true).is_err());
     assert!(backward(&x, &x, &w, &random(1, &[3]), true).is_err());
 }
+
+/// `forward` and `backward` at `shape` against the reference.
+#[cfg(feature = "emulate")]
+fn check(shape: &[usize], narrow: bool, tol: f64) {
+    let d = shape[shape.len() - 1];
+    let store = |t| if narrow { bf16(&t) } else { t };
+    let (x, w) = (store(random(1, shape)), store(random(2, &[d])));
+    let (b, g) = (store(random(3, &[d])), store(random(4, shape)));
+    let (y, stats) = forward(&x, &w, &b, EPS).unwrap();
+    let (want_y, want_stats) = reference::forward(&to_f64(&x), &to_f64(&w), &to_f64(&b), EPS);
+    assert_close(&y, &want_y, tol, "y");
+    assert_close(&stats, &want_stats, 1e-5, "stats");
+    let (dx, weights) = backward(&g, &x, &w, &stats, true).unwrap();
+    let (dw, db) = weights.unwrap();
+    let (want_dx, want_dw, want_db) = reference::backward(&to_f64(&g), &to_f64(&x), &to_f64(&w), EPS);
+    assert_close(&dx, &want_dx, tol, "dx");
+    assert_close(&dw, &want_dw, 1e-5, "dw");
+    assert_close(&db, &want_db, 1e-5, "db");
+}
+
+#[cfg(feature = "emulate")]
+#[test]
+fn kernels_make_rows_of_any_width() {
+    echat_kernels::cuda::emulated(|| {
+        for narrow in [false, true] {
+            // In packs and not, several packs a thread, four (wide), more rows than blocks.
+            for shape in [[5, 1024], [3, 1031], [2, 4100], [2, 8192], [2500, 24]] {
+                check(&shape, narrow, if narrow { 3e-3 } else { 3e-6 });
+            }
+        }
+        check(&[2, 9001], true, 3e-3);
+        check(&[2, 16384], true, 3e-3);
+        let (x, w) = (random(1, &[1, 8193]), random(2, &[8193]));
+        assert!(forward(&x, &w, &w, EPS).unwrap_err().to_string().contains("8193 numbers are too wide"));
+        let (x, w) = (random(1, &[3, 8]), bf16(&random(2, &[8])));
+        assert!(forward(&x, &w, &w, EPS).unwrap_err().to_string().contains("kernels take one"));
+    });
+}
+
+#[cfg(feature = "emulate")]
+emulated!(
+    matches_the_reference_at_ragged_sizes,
+    an_offset_costs_no_more_than_its_rounding,
+    stores_bf16,
+    wrong_shapes_are_errors
+);

@@ -146,3 +146,48 @@ fn wrong_shapes_are_errors() {
     assert!(grads(&c.grad, &random(1, &[3, 2, 5]), Some(&c.seq)));
     assert!(grads(&c.grad, &c.grad_means, None));
 }
+
+#[cfg(feature = "emulate")]
+#[test]
+fn kernels_take_any_lengths_widths_and_numbers_of_layers() {
+    echat_kernels::cuda::emulated(|| {
+        let cases: [(usize, &[usize], usize); 5] =
+            [(2, &[64, 0, 65, 0], 40), (25, &[5], 9), (3, &[130, 1], 300), (64, &[3, 70], 24), (33, &[9], 8)];
+        for (l, lens, d) in cases {
+            let mut c = case(l, lens, d);
+            for tol in [1e-5, 4e-3] {
+                for (i, (got, want)) in run(&c).iter().zip(&want(&c)).enumerate() {
+                    assert_close(got, want, tol, &format!("{l} layers of {lens:?} by {d}, output {i}"));
+                }
+                c.layers = c.layers.iter().map(bf16).collect();
+                (c.grad, c.grad_means) = (bf16(&c.grad), bf16(&c.grad_means));
+            }
+        }
+        let c = case(65, &[2], 4);
+        assert!(forward(&c.layers, &c.weights, None).unwrap_err().to_string().contains("65 tensors are more than 64"));
+        let mut c = case(2, &[2], 4);
+        c.layers[1] = bf16(&c.layers[1]);
+        assert!(forward(&c.layers, &c.weights, None).unwrap_err().to_string().contains("kernels take one"));
+    });
+}
+
+#[cfg(feature = "emulate")]
+#[test]
+fn a_kernels_mean_does_not_depend_on_its_neighbours_over_several_chunks() {
+    echat_kernels::cuda::emulated(|| {
+        let c = case(3, &[7, 150, 2], 24);
+        let (_, means) = forward(&c.layers, &c.weights, Some(&c.seq)).unwrap();
+        let alone: Vec<Tensor> = c.layers.iter().map(|x| x.narrow(0, 7, 150).unwrap()).collect();
+        let (_, one) = forward(&alone, &c.weights, Some(&SeqLens::from_lens([150]))).unwrap();
+        assert_eq!(bits(&means.unwrap().narrow(1, 1, 1).unwrap().contiguous().unwrap()), bits(&one.unwrap()));
+    });
+}
+
+#[cfg(feature = "emulate")]
+emulated!(
+    matches_the_reference,
+    bf16_storage,
+    a_mean_does_not_depend_on_its_neighbours,
+    only_what_is_needed_is_returned_and_it_is_the_same_bits,
+    wrong_shapes_are_errors
+);

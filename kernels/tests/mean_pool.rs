@@ -63,3 +63,38 @@ fn wrong_shapes_are_errors() {
     assert!(forward(&random(1, &[5]), &seq).is_err());
     assert!(backward(&random(1, &[5, 2]), &seq).is_err());
 }
+
+#[cfg(feature = "emulate")]
+#[test]
+fn kernels_take_sequences_of_any_length() {
+    echat_kernels::cuda::emulated(|| {
+        // Ends on a chunk's, one row more, several chunks; several blocks across; in packs and not.
+        for (lens, d) in [(vec![64, 65, 0, 0, 200, 1], 40), (vec![0, 130], 300), (vec![63, 129], 37), (vec![1; 70], 8)]
+        {
+            let seq = SeqLens::from_lens(lens);
+            let (x, grad) = (random(1, &[seq.total(), d]), random(2, &[seq.count(), d]));
+            for (x, grad, tol) in [(bf16(&x), bf16(&grad), 4e-3), (x, grad, 1e-6)] {
+                assert_close(&forward(&x, &seq).unwrap(), &reference::forward(&to_f64(&x), &seq, d), tol, "y");
+                let want = reference::backward(&to_f64(&grad), &seq, d);
+                assert_close(&backward(&grad, &seq).unwrap(), &want, tol, "dx");
+            }
+        }
+    });
+}
+
+#[cfg(feature = "emulate")]
+#[test]
+fn kernels_give_the_same_bits_alone_and_packed() {
+    echat_kernels::cuda::emulated(|| {
+        let seq = SeqLens::from_lens([70, 3, 150]);
+        let x = random(5, &[seq.total(), 33]);
+        let packed = bits(&forward(&x, &seq).unwrap());
+        for (i, rows) in seq.ranges().enumerate() {
+            let alone = forward(&x.narrow(0, rows.start, rows.len()).unwrap(), &SeqLens::from_lens([rows.len()]));
+            assert_eq!(bits(&alone.unwrap()), packed[i * 33..(i + 1) * 33]);
+        }
+    });
+}
+
+#[cfg(feature = "emulate")]
+emulated!(matches_the_reference_and_an_empty_sequence_gives_zeros, bf16_storage, wrong_shapes_are_errors);

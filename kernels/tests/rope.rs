@@ -89,3 +89,34 @@ fn wrong_shapes_and_positions_are_errors() {
     assert!(Table::new(&[], 10).is_err());
     assert!(Table::new(&[f32::NAN], 10).is_err());
 }
+
+#[cfg(feature = "emulate")]
+#[test]
+fn kernels_take_heads_of_any_width_beginning_anywhere() {
+    echat_kernels::cuda::emulated(|| {
+        // In packs (the last across several blocks) and not; a view off a pack; the table is kept from call to call.
+        for (t, h, dh, skip) in [(19, 3, 64, 0), (9, 5, 24, 0), (8, 2, 64, 3), (3, 40, 128, 0), (5, 3, 6, 0)] {
+            let (table, inv_freq) = (Table::new(&frequencies(dh), 50).unwrap(), as_f64(&frequencies(dh)));
+            let positions: Vec<u32> = (0..t as u32).map(|i| i * 13 % 50).collect();
+            let at: Vec<f64> = positions.iter().map(|&p| f64::from(p)).collect();
+            for narrow in [false, true] {
+                let all = random(1, &[t * h * dh + skip]);
+                let all = if narrow { bf16(&all) } else { all };
+                let x = all.narrow(0, skip, t * h * dh).unwrap().reshape((t, h, dh)).unwrap();
+                let tol = if narrow { 3e-3 } else { 1e-6 };
+                let y = forward(&x, &positions, &table.clone()).unwrap();
+                assert_close(&y, &reference::forward(&to_f64(&x), &at, &inv_freq), tol, "y");
+                let dx = backward(&x, &positions, &table).unwrap();
+                assert_close(&dx, &reference::backward(&to_f64(&x), &at, &inv_freq), tol, "dx");
+            }
+        }
+    });
+}
+
+#[cfg(feature = "emulate")]
+emulated!(
+    matches_the_reference_at_ragged_sizes,
+    stores_bf16,
+    scores_depend_on_the_distance_alone,
+    wrong_shapes_and_positions_are_errors
+);

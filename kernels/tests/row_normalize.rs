@@ -48,6 +48,15 @@ fn a_zero_row_stays_zero_and_its_gradient_is_that_of_a_constant_divisor() {
 }
 
 #[test]
+fn nothing_flows_through_the_norm_of_a_row_shorter_than_eps() {
+    let w = Tensor::new(&[[3e-13f32, 4e-13]], &Device::Cpu).unwrap();
+    let grad = Tensor::new(&[[1f32, -2.0]], &Device::Cpu).unwrap();
+    let (y, norms) = forward(&w).unwrap();
+    assert_close(&y, &[0.3, 0.4], 1e-6, "y");
+    assert_close(&backward(&grad, &w, &norms).unwrap(), &[1e12, -2e12], 1e-6, "dw");
+}
+
+#[test]
 fn same_bits_at_any_thread_count() {
     let (w, grad) = (random(5, &[500, 50]), random(6, &[500, 50]));
     let run = |n| {
@@ -68,3 +77,32 @@ fn wrong_shapes_are_errors() {
     assert!(backward(&random(8, &[3, 4]), &w, &norms).is_err());
     assert!(backward(&w, &w, &random(8, &[3])).is_err());
 }
+
+#[cfg(feature = "emulate")]
+#[test]
+fn kernels_make_rows_of_any_width() {
+    echat_kernels::cuda::emulated(|| {
+        for (v, d) in [(3, 1024), (2, 1031), (2, 4100), (2, 8192), (1, 16384), (5, 40)] {
+            for (w, tol) in [(random(1, &[v, d]), 1e-5), (bf16(&random(1, &[v, d])), 4e-3)] {
+                if d > 8192 && w.dtype() == DType::F32 {
+                    assert!(forward(&w).unwrap_err().to_string().contains("too wide"));
+                    continue;
+                }
+                let grad = random(2, &[v, d]).to_dtype(w.dtype()).unwrap();
+                let (y, norms) = forward(&w).unwrap();
+                assert_close(&y, &reference::forward(&to_f64(&w), d), tol, "y");
+                let want = reference::backward(&to_f64(&grad), &to_f64(&w), d);
+                assert_close(&backward(&grad, &w, &norms).unwrap(), &want, tol, "dw");
+            }
+        }
+    });
+}
+
+#[cfg(feature = "emulate")]
+emulated!(
+    matches_the_reference,
+    bf16_storage,
+    a_zero_row_stays_zero_and_its_gradient_is_that_of_a_constant_divisor,
+    nothing_flows_through_the_norm_of_a_row_shorter_than_eps,
+    wrong_shapes_are_errors
+);

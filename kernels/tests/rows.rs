@@ -131,3 +131,69 @@ fn zero_columns_refuses_what_does_not_fit() {
     assert!(refused(&SeqLens::from_lens([3]), &[vec![0]]).contains("of 3 rows"));
     assert!(refused(&seq, &[vec![0], vec![3]]).contains("column 3 to set to zero: there are 3 columns"));
 }
+
+/// A view of `[rows, d]` that begins `skip` numbers into its storage.
+#[cfg(feature = "emulate")]
+fn view(seed: u64, rows: usize, d: usize, skip: usize, narrow: bool) -> candle_core::Tensor {
+    let all = random(seed, &[rows * d + skip]);
+    let all = if narrow { bf16(&all) } else { all };
+    all.narrow(0, skip, rows * d).unwrap().reshape((rows, d)).unwrap()
+}
+
+#[cfg(feature = "emulate")]
+#[test]
+fn kernels_gather_and_scatter_rows_of_any_width() {
+    echat_kernels::cuda::emulated(|| {
+        // Row 0 of source 0 is taken 200 times: more than a block adds up.
+        for (count, d, skip, narrow) in
+            [(600, 40, 0, false), (600, 40, 3, true), (30, 2100, 0, true), (21, 67, 0, true)]
+        {
+            let rows = [1, 40, 7];
+            let sources = [0, 1, 2].map(|i| view(i, rows[i as usize], d, skip, narrow));
+            let (index, grad) = (index(count), view(9, count, d, skip, narrow));
+            let y = gather(&sources.iter().collect::<Vec<_>>(), &index).unwrap();
+            let values: Vec<Vec<f64>> = sources.iter().map(to_f64).collect();
+            let values: Vec<&[f64]> = values.iter().map(Vec::as_slice).collect();
+            assert_eq!(to_f64(&y), reference::gather(&values, &index, d));
+            for (source, rows) in rows.into_iter().enumerate() {
+                // The last two rows and, of source 0, those after the first are no targets.
+                let got = scatter(&grad, &index, source, rows + 2).unwrap();
+                let want = reference::scatter(&to_f64(&grad), &index, source, rows + 2, d);
+                assert_close(&got, &want, if narrow { 3e-3 } else { 2e-6 }, "scatter");
+            }
+        }
+        assert_eq!(scatter(&random(1, &[0, 5]), &[], 0, 3).unwrap().dims(), [3, 5]);
+        assert_eq!(to_f64(&scatter(&random(1, &[1, 2]), &[(1, 0)], 0, 2).unwrap()), [0.0; 4]);
+    });
+}
+
+#[cfg(feature = "emulate")]
+#[test]
+fn kernels_overwrite_rows_and_columns_of_any_width() {
+    echat_kernels::cuda::emulated(|| {
+        for (t, d, skip, narrow) in [(75, 40, 0, false), (75, 40, 1, true), (33, 2100, 0, true), (64, 67, 0, true)] {
+            let (x, rows) = (view(1, t, d, skip, narrow), (0..t as u32).filter(|i| i % 5 < 2).collect::<Vec<_>>());
+            let with = view(2, 1, d, skip, narrow).reshape(d).unwrap();
+            let y = replace(&x, &rows, &with).unwrap();
+            assert_eq!(to_f64(&y), reference::replace(&to_f64(&x), &rows, &to_f64(&with)));
+            let (dx, dwith) = replace_backward(&x, &rows).unwrap();
+            let (want_dx, want_dwith) = reference::replace_backward(&to_f64(&x), &rows, d);
+            assert_eq!(to_f64(&dx), want_dx);
+            assert_close(&dwith, &want_dwith, 2e-6, "dwith");
+            let lens = [0, t - 3, 0, 3];
+            let columns = [vec![0], (0..d as u32).step_by(3).collect(), vec![], vec![d as u32 - 1, 1, 1]];
+            let y = zero_columns(&x, &SeqLens::from_lens(lens), &columns).unwrap();
+            assert_eq!(to_f64(&y), reference::zero_columns(&to_f64(&x), &lens, &columns, d));
+        }
+    });
+}
+
+#[cfg(feature = "emulate")]
+emulated!(
+    gather_and_scatter_match_the_reference,
+    replace_matches_the_reference,
+    stores_bf16,
+    wrong_shapes_and_indices_are_errors,
+    zero_columns_matches_the_reference_and_is_its_own_gradient,
+    zero_columns_refuses_what_does_not_fit
+);

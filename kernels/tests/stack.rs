@@ -56,3 +56,27 @@ fn wrong_shapes_are_errors() {
     assert!(backward(&random(1, &[3, 7]), &seq, 2).is_err());
     assert!(backward(&random(1, &[5, 8]), &seq, 2).is_err());
 }
+
+#[cfg(feature = "emulate")]
+#[test]
+fn kernels_take_rows_of_any_width_beginning_anywhere() {
+    let cases =
+        [(vec![0, 9, 0, 16, 1, 0], 40, 4, 0), (vec![7, 11], 67, 3, 0), (vec![5, 4], 2100, 2, 0), (vec![9], 8, 2, 3)];
+    for (lens, d, k, skip) in cases {
+        let seq = SeqLens::from_lens(lens);
+        for narrow in [false, true] {
+            let all = random(1, &[seq.total() * d + skip]);
+            let all = if narrow { bf16(&all) } else { all };
+            let x = all.narrow(0, skip, seq.total() * d).unwrap().reshape((seq.total(), d)).unwrap();
+            let run = || {
+                let y = forward(&x, &seq, k).unwrap().0;
+                let g = (y.to_dtype(candle_core::DType::F32).unwrap() + 1.0).unwrap().to_dtype(x.dtype()).unwrap();
+                [bits(&backward(&g, &seq, k).unwrap()), bits(&y)]
+            };
+            assert_eq!(echat_kernels::cuda::emulated(run), run());
+        }
+    }
+}
+
+#[cfg(feature = "emulate")]
+emulated!(matches_the_reference_at_ragged_sizes, stores_bf16, wrong_shapes_are_errors);

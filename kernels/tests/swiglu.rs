@@ -60,3 +60,34 @@ fn wrong_shapes_are_errors() {
     assert!(backward(&a, &a, &b).is_err());
     assert!(backward(&b, &a, &a).is_err());
 }
+
+#[cfg(feature = "emulate")]
+#[test]
+fn kernels_take_any_number_of_elements_beginning_anywhere() {
+    echat_kernels::cuda::emulated(|| {
+        for (n, skip) in [(4096, 0), (8192, 3), (5003, 0), (4099, 4), (3, 1)] {
+            let view = |seed, narrow: bool| {
+                let all = random(seed, &[n + skip]);
+                (if narrow { bf16(&all) } else { all }).narrow(0, skip, n).unwrap()
+            };
+            for narrow in [false, true] {
+                let (gate, up, g) = (view(1, narrow), view(2, narrow), view(3, narrow));
+                let tol = if narrow { 3e-3 } else { 1e-6 };
+                assert_close(
+                    &forward(&gate, &up).unwrap(),
+                    &reference::forward(&to_f64(&gate), &to_f64(&up)),
+                    tol,
+                    "y",
+                );
+                let (dgate, dup) = backward(&g, &gate, &up).unwrap();
+                let want = reference::backward(&to_f64(&g), &to_f64(&gate), &to_f64(&up));
+                assert_close(&dgate, &want.0, tol, "dgate");
+                assert_close(&dup, &want.1, tol, "dup");
+            }
+        }
+        assert!(forward(&random(1, &[4]), &bf16(&random(2, &[4]))).is_err());
+    });
+}
+
+#[cfg(feature = "emulate")]
+emulated!(matches_the_reference_at_ragged_sizes, stores_bf16, wrong_shapes_are_errors);

@@ -1,6 +1,8 @@
 //! Element-wise activations with the bias of the layer before them, and the column sum that is a bias's gradient.
 
 pub mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Tensor};
@@ -28,7 +30,12 @@ pub enum Activation {
 /// Errors: `bias` not as wide as `x`.
 pub fn forward(x: &Tensor, bias: Option<&Tensor>, kind: Activation) -> Result<Tensor> {
     let (_, d) = as_rows(OP, "x", x)?;
-    let bias = read_bias(bias, d)?;
+    expect_bias(bias, d)?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return cuda::forward(x, bias, kind);
+    }
+    let bias = read_bias(bias)?;
     let y = cpu::forward(&read(OP, x)?, bias.as_deref(), d, kind);
     write(OP, y, x.shape(), x.dtype())
 }
@@ -37,7 +44,12 @@ pub fn forward(x: &Tensor, bias: Option<&Tensor>, kind: Activation) -> Result<Te
 pub fn backward(grad: &Tensor, x: &Tensor, bias: Option<&Tensor>, kind: Activation) -> Result<Tensor> {
     let (_, d) = as_rows(OP, "x", x)?;
     expect_shape(OP, "grad", grad, x.dims())?;
-    let bias = read_bias(bias, d)?;
+    expect_bias(bias, d)?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return cuda::backward(grad, x, bias, kind);
+    }
+    let bias = read_bias(bias)?;
     let dx = cpu::backward(&read(OP, grad)?, &read(OP, x)?, bias.as_deref(), d, kind);
     write(OP, dx, x.shape(), grad.dtype())
 }
@@ -46,11 +58,17 @@ pub fn backward(grad: &Tensor, x: &Tensor, bias: Option<&Tensor>, kind: Activati
 pub fn column_sum(x: &Tensor) -> Result<Tensor> {
     const OP: &str = "column_sum";
     let (_, d) = as_rows(OP, "x", x)?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return crate::cuda::column_sum(OP, x);
+    }
     write(OP, cpu::column_sum(&read(OP, x)?, d), d, DType::F32)
 }
 
-fn read_bias(bias: Option<&Tensor>, d: usize) -> Result<Option<Read<'_>>> {
-    let Some(bias) = bias else { return Ok(None) };
-    expect_shape(OP, "bias", bias, &[d])?;
-    Ok(Some(read(OP, bias)?))
+fn expect_bias(bias: Option<&Tensor>, d: usize) -> Result<()> {
+    bias.map_or(Ok(()), |bias| expect_shape(OP, "bias", bias, &[d]))
+}
+
+fn read_bias(bias: Option<&Tensor>) -> Result<Option<Read<'_>>> {
+    bias.map(|bias| read(OP, bias)).transpose()
 }

@@ -32,22 +32,30 @@ pub(super) enum Kind {
     I64s = 14,
     U8s = 15,
     F64s = 16,
+    ManyF32s = 21,
+    ManyBf16s = 22,
 }
+
+/// Tensors that one argument names at most, as in `common.cuh`.
+const MAX_TENSORS: usize = 64;
 
 /// A kernel's arguments in the making.
 pub(crate) struct Call<'a> {
     kernel: Kernel<'a>,
     tensors: Vec<&'a Tensor>,
     kinds: Vec<Kind>,
-    /// Each argument in the first bytes of a word.
+    /// Each argument in the first bytes of a word, or in several words.
     words: Vec<u64>,
+    /// The word each begins in.
+    starts: Vec<usize>,
     error: Option<Error>,
 }
 
 impl<'a> Call<'a> {
     pub(crate) fn new(op: &'static str, module: &'static str, name: &'a str) -> Self {
         let kernel = Kernel { op, module, name };
-        Self { kernel, tensors: Vec::new(), kinds: Vec::new(), words: Vec::new(), error: None }
+        let (tensors, kinds, words, starts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { kernel, tensors, kinds, words, starts, error: None }
     }
 
     /// The address of the elements of `t`, which is contiguous. Kernels may write to it: views of the same storage see that.
@@ -85,6 +93,29 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// The addresses of the elements of several tensors of `dtype` (f32 or bf16) as one argument, `Tensors`; there may be none.
+    pub(crate) fn tensors(mut self, tensors: impl IntoIterator<Item = &'a Tensor>, dtype: DType) -> Self {
+        let op = self.kernel.op;
+        let mut words = Vec::with_capacity(MAX_TENSORS);
+        for t in tensors {
+            match address(op, t) {
+                Ok((kind, word)) if Some(kind) == self::kind(dtype) => words.push(word),
+                Ok(_) => self.error = self.error.or(Some(Error::DType { op, dtype: t.dtype() })),
+                Err(e) => self.error = self.error.or(Some(e)),
+            }
+            self.tensors.push(t);
+        }
+        if words.len() > MAX_TENSORS {
+            let message = format!("{} tensors are more than {MAX_TENSORS}", words.len());
+            self.error.get_or_insert(Error::Value { op, message });
+        }
+        words.resize(MAX_TENSORS, 0);
+        self.starts.push(self.words.len());
+        self.kinds.push(if dtype == DType::F32 { Kind::ManyF32s } else { Kind::ManyBf16s });
+        self.words.extend(words);
+        self
+    }
+
     pub(crate) fn u32(self, x: usize) -> Self {
         match u32::try_from(x) {
             Ok(x) => self.push(Kind::U32, u64::from(x)),
@@ -104,6 +135,7 @@ impl<'a> Call<'a> {
     }
 
     fn push(mut self, kind: Kind, word: u64) -> Self {
+        self.starts.push(self.words.len());
         self.kinds.push(kind);
         self.words.push(word);
         self
@@ -123,7 +155,7 @@ impl<'a> Call<'a> {
         let small = |n: usize| u32::try_from(n).ok().filter(|&n| n <= i32::MAX as u32).ok_or_else(too_many);
         let grid = [small(grid[0])?, small(grid[1])?, small(grid[2])?];
         let mut pointers: Vec<*mut c_void> =
-            self.words.iter().map(|w| std::ptr::from_ref(w).cast_mut().cast()).collect();
+            self.starts.iter().map(|&s| self.words[s..].as_ptr().cast_mut().cast()).collect();
         let device = self.tensors.first().map(|t| t.device());
         match device {
             #[cfg(feature = "cuda")]

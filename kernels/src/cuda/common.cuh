@@ -24,6 +24,8 @@ using i64 = long long;
 #ifndef INFINITY  // NVRTC has no math.h.
 #define INFINITY __int_as_float(0x7f800000)
 #endif
+// An argument that is a struct, read where it lies.
+#define ARGUMENT const __grid_constant__
 #endif
 
 constexpr u32 WARP = 32;
@@ -74,6 +76,9 @@ DEVICE u32 ceil_div(u32 a, u32 b) { return (a + b - 1) / b; }
 template <typename T> DEVICE T least(T a, T b) { return a < b ? a : b; }
 template <typename T> DEVICE T greatest(T a, T b) { return a > b ? a : b; }
 
+// 1 / (1 + e^-x), within a millionth (absolutely).
+DEVICE float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+
 // ---- Memory ----
 
 // 16 bytes of T.
@@ -120,6 +125,40 @@ template <typename T> DEVICE void store_row(T *row, u32 i, u32 d, bool packed, c
     if (i + k < d) row[i + k] = pack.x[k];
 }
 
+
+// Numbers i, i + 1, ... of `n` beginning at `p`, zeros past their end; in one piece where they are aligned.
+template <typename T> DEVICE Pack<T> load_flat(const T *p, u64 i, u64 n) {
+  constexpr u32 N = Pack<T>::N;
+  if (i + N <= n && reinterpret_cast<u64>(p) % 16 == 0) return load_pack(p + i);
+  Pack<T> pack;
+#pragma unroll
+  for (u32 k = 0; k < N; k++) pack.x[k] = i + k < n ? p[i + k] : from_float<T>(0.0f);
+  return pack;
+}
+template <typename T> DEVICE void store_flat(T *p, u64 i, u64 n, const Pack<T> &pack) {
+  constexpr u32 N = Pack<T>::N;
+  if (i + N <= n && reinterpret_cast<u64>(p) % 16 == 0) return store_pack(p + i, pack);
+#pragma unroll
+  for (u32 k = 0; k < N; k++)
+    if (i + k < n) p[i + k] = pack.x[k];
+}
+
+// Packs of a thread that goes over numbers without regard to rows (`flat` of cuda/mod.rs), and where the p-th of them begins.
+constexpr u32 FLAT_PACKS = 2;
+template <typename T> DEVICE u64 flat_index(u32 p) {
+  return ((u64(blockIdx.x) * FLAT_PACKS + p) * blockDim.x + threadIdx.x) * Pack<T>::N;
+}
+
+// Tensors as one argument, `Call::tensors`.
+constexpr u32 MAX_TENSORS = 64;
+template <typename T> struct Tensors { T *at[MAX_TENSORS]; };
+
+// ---- Rows in tiles: block (x, y) makes rows x TILE_ROWS and on of the columns that `column` gives each thread (`tiles` of cuda/mod.rs) ----
+
+constexpr u32 TILE_ROWS = 8;
+// The first column of this thread's pack; none if beyond the row.
+template <typename T> DEVICE u32 tile_column() { return (blockIdx.y * blockDim.x + threadIdx.x) * Pack<T>::N; }
+
 // ---- Sequences: `offsets` [n + 1], sequence i being rows offsets[i] until offsets[i + 1] ----
 
 // The sequence of row `row`, where each of theirs counts as `scale`.
@@ -131,6 +170,26 @@ DEVICE u32 sequence_of(const u32 *offsets, u32 n, u32 scale, u64 row) {
     else high = middle;
   }
   return low;
+}
+
+// At most CHUNK_ROWS rows of one sequence, counted from its beginning, so that what a sequence gives does not depend on its neighbours.
+constexpr u32 CHUNK_ROWS = 32;
+struct Chunk {
+  u32 sequence, first, last;
+};
+// Chunks are numbered from offsets[i] / CHUNK_ROWS + i in sequence i: some numbers have no rows. Their count is `chunks` of cuda/mod.rs.
+DEVICE u32 first_chunk(const u32 *offsets, u32 i) { return offsets[i] / CHUNK_ROWS + i; }
+// Chunk `number`. Without offsets all of `rows` are one sequence.
+DEVICE Chunk chunk_of(const u32 *offsets, u32 n, u32 rows, u32 number) {
+  if (offsets == nullptr) return Chunk{0, number * CHUNK_ROWS, least(rows, (number + 1) * CHUNK_ROWS)};
+  u32 low = 0, high = n;
+  while (high - low > 1) {
+    u32 middle = low + (high - low) / 2;
+    if (first_chunk(offsets, middle) <= number) low = middle;
+    else high = middle;
+  }
+  u32 end = offsets[low + 1], first = offsets[low] + (number - first_chunk(offsets, low)) * CHUNK_ROWS;
+  return Chunk{low, least(first, end), least(first + CHUNK_ROWS, end)};
 }
 
 // ---- Reductions, the same in every thread afterwards and from run to run ----
@@ -156,6 +215,21 @@ DEVICE float block_sum(float x) {
   __syncthreads();
   return warp_sum(lane < blockDim.x / WARP ? partial[lane] : 0.0f);
 }
+// Sums `a` and `b` at once.
+DEVICE void block_sum2(float &a, float &b) {
+  __shared__ float partial[2][32];
+  u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+  a = warp_sum(a);
+  b = warp_sum(b);
+  __syncthreads();
+  if (lane == 0) {
+    partial[0][warp] = a;
+    partial[1][warp] = b;
+  }
+  __syncthreads();
+  a = warp_sum(lane < blockDim.x / WARP ? partial[0][lane] : 0.0f);
+  b = warp_sum(lane < blockDim.x / WARP ? partial[1][lane] : 0.0f);
+}
 // The greatest `x` of the block, in the same way. NaN is passed over.
 DEVICE float block_max(float x) {
   __shared__ float partial[32];
@@ -165,6 +239,25 @@ DEVICE float block_max(float x) {
   if (lane == 0) partial[warp] = x;
   __syncthreads();
   return warp_max(lane < blockDim.x / WARP ? partial[lane] : -INFINITY);
+}
+
+// Sums of columns by a block of eight warps, each lane having a pack of columns of those of blockIdx.y. Padded: they are written a pack apart and read in order.
+constexpr u32 CHUNK_WARPS = 8;
+template <u32 N> struct ColumnSums {
+  static constexpr u32 PITCH = WARP + WARP / N;
+  float at[CHUNK_WARPS][N * PITCH];
+};
+// Writes the sums over the warps of `total` to their columns of `sums` [d]. Who calls it again gives another `shared`, and the first after that.
+template <u32 N> DEVICE void sum_columns(ColumnSums<N> &shared, const float (&total)[N], float *sums, u32 d) {
+  constexpr u32 PITCH = ColumnSums<N>::PITCH;
+  for (u32 k = 0; k < N; k++) shared.at[threadIdx.x / WARP][k * PITCH + threadIdx.x % WARP] = total[k];
+  __syncthreads();
+  for (u32 i = threadIdx.x; i < WARP * N; i += blockDim.x) {
+    u32 column = blockIdx.y * WARP * N + i;
+    float sum = 0.0f;
+    for (u32 w = 0; w < CHUNK_WARPS; w++) sum += shared.at[w][i % N * PITCH + i / N];
+    if (column < d) sums[column] = sum;
+  }
 }
 
 // ---- Tensor cores (sm_80 and later) ----

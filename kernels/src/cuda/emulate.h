@@ -19,6 +19,7 @@ using u64 = unsigned long long;
 using i64 = long long;
 
 struct bf16;
+template <typename T> struct Tensors;
 
 #define DEVICE inline
 #define __device__
@@ -26,6 +27,7 @@ struct bf16;
 #define __forceinline__ inline
 #define __restrict__ __restrict
 #define __align__(n) alignas(n)
+#define ARGUMENT const
 // Of one block at a time on this thread of the host, and the same for all its fibers.
 #define __shared__ static thread_local
 #define KERNEL(threads, blocks) static void
@@ -64,6 +66,7 @@ template <> struct Pointee<i64> { static constexpr u32 value = 14; };
 template <> struct Pointee<u8> { static constexpr u32 value = 15; };
 template <> struct Pointee<double> { static constexpr u32 value = 16; };
 template <typename T> struct Kind<T *> { static constexpr u32 value = Pointee<T>::value; };
+template <typename T> struct Kind<Tensors<T>> { static constexpr u32 value = 10 + Pointee<T>::value; };
 template <typename T> struct Kind<const T *> { static constexpr u32 value = Pointee<T>::value; };
 #undef ECHAT_KIND
 

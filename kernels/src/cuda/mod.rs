@@ -18,6 +18,8 @@ mod module;
 #[cfg(feature = "cuda")]
 mod nvrtc;
 
+use std::sync::OnceLock;
+
 use candle_core::{DType, Device, Shape, Tensor, WithDType};
 
 use crate::{Error, Result};
@@ -57,6 +59,10 @@ pub(crate) fn takes(t: &Tensor) -> bool {
 /// A tensor whose elements are still to be written, on the device of `like`.
 pub(crate) fn empty(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Result<Tensor> {
     let shape = shape.into();
+    if shape.elem_count() == 0 {
+        // CUDA refuses to give no memory: it is none of a little.
+        return Ok(Tensor::zeros(1, dtype, like.device())?.narrow(0, 0, 0)?.reshape(shape)?);
+    }
     #[cfg(feature = "emulate")]
     if emulated::active() {
         return emulated::poisoned(&shape, dtype);
@@ -86,7 +92,10 @@ pub(crate) fn zeros(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Res
 
 /// `values` on the device of `like`.
 pub(crate) fn upload<T: WithDType>(values: &[T], like: &Tensor) -> Result<Tensor> {
-    Ok(Tensor::from_slice(values, values.len(), like.device())?)
+    match values {
+        [] => empty(0, T::DTYPE, like),
+        _ => Ok(Tensor::from_slice(values, values.len(), like.device())?),
+    }
 }
 
 /// Errors unless all of `tensors` are on one device.
@@ -124,12 +133,91 @@ pub(crate) fn row_threads(op: &'static str, d: usize, dtype: DType) -> Result<us
     }
 }
 
-/// The sum of the rows of `x` [t, d]: [d] f32.
+/// The name of the dtype that all of `tensors` must have. (A kernel would take the bits of one for those of the other.)
+pub(crate) fn alike(op: &'static str, tensors: &[&Tensor]) -> Result<&'static str> {
+    match tensors.windows(2).find(|pair| pair[0].dtype() != pair[1].dtype()) {
+        None => tensors.first().map_or(Ok("f32"), |t| suffix(op, t.dtype())),
+        Some(pair) => {
+            let message = format!("operands of {:?} and {:?}: kernels take one", pair[0].dtype(), pair[1].dtype());
+            Err(Error::Value { op, message })
+        }
+    }
+}
+
+/// Numbers of `dtype` in 16 bytes.
+pub(crate) fn pack(dtype: DType) -> usize {
+    16 / dtype.size_in_bytes()
+}
+
+/// How a kernel is named in which a thread of [`row_threads`] holds two packs, or up to [`ROW_PACKS`].
+pub(crate) fn width(d: usize, dtype: DType) -> &'static str {
+    if d.div_ceil(pack(dtype)) <= 2 * ROW_THREADS { "narrow" } else { "wide" }
+}
+
+/// Blocks of `threads` that share `rows` rows and sum something over theirs: enough to fill a large GPU, and so few that their sums are little beside the rows.
+pub(crate) fn row_blocks(rows: usize, threads: usize) -> usize {
+    rows.min((rows / 16).max(264)).min((1 << 17) / threads)
+}
+
+/// Rows that a block of [`tiles`] makes, as in `common.cuh`.
+const TILE_ROWS: usize = 8;
+
+/// Blocks, and threads of each, that make `rows` rows of `d` numbers of `dtype`: a thread has a pack of columns in [`TILE_ROWS`] rows.
+pub(crate) fn tiles(rows: usize, d: usize, dtype: DType) -> ([usize; 3], usize) {
+    let packs = d.div_ceil(pack(dtype));
+    let across = packs.div_ceil(256);
+    let threads = packs.div_ceil(across.max(1)).next_multiple_of(32).max(32);
+    ([rows.div_ceil(TILE_ROWS), across, 1], threads)
+}
+
+/// Threads of a block that goes over numbers without regard to rows.
+pub(crate) const FLAT_THREADS: usize = 256;
+
+/// Blocks of [`FLAT_THREADS`] for `n` numbers of `dtype`, two packs for each thread.
+pub(crate) fn flat(n: usize, dtype: DType) -> [usize; 3] {
+    [n.div_ceil(2 * FLAT_THREADS * pack(dtype)), 1, 1]
+}
+
+/// Rows of a chunk, as in `common.cuh`.
+const CHUNK_ROWS: usize = 32;
+/// Threads of a block that makes a chunk's rows: its warps have rows, its lanes a pack of columns each.
+pub(crate) const CHUNK_THREADS: usize = 256;
+
+/// Chunks of `rows` rows in `sequences` sequences (`common.cuh`), 0 for no regard to sequences, and blocks for each to have `d` columns.
+pub(crate) fn chunks(rows: usize, sequences: usize, d: usize, dtype: DType) -> [usize; 3] {
+    let count = if sequences == 0 { rows.div_ceil(CHUNK_ROWS) } else { rows / CHUNK_ROWS + sequences };
+    [count, d.div_ceil(32 * pack(dtype)), 1]
+}
+
+/// The tensor in `slot` if it is on the device of `like`, else one of `values` there, which an empty slot then keeps.
+pub(crate) fn kept<T: WithDType>(
+    slot: &OnceLock<Tensor>,
+    like: &Tensor,
+    values: impl FnOnce() -> Vec<T>,
+) -> Result<Tensor> {
+    if let Some(t) = slot.get().filter(|t| t.device().same_device(like.device())) {
+        return Ok(t.clone());
+    }
+    let t = upload(&values(), like)?;
+    let _ = slot.set(t.clone());
+    Ok(t)
+}
+
+/// The sum of the rows of `x` (seen as rows of its last dimension): [d] f32. Stretches of rows are summed by blocks of their own, and then those sums, in an order
+/// that follows from the sizes.
 pub(crate) fn column_sum(op: &'static str, x: &Tensor) -> Result<Tensor> {
-    let (rows, d) = crate::tensor::dims2(op, "x", x)?;
-    let sum = empty(d, DType::F32, x)?;
+    let (rows, d) = crate::tensor::as_rows(op, "x", x)?;
+    let across = d.div_ceil(32 * pack(x.dtype())).max(1);
+    let stretches = rows.div_ceil(64).min(1024_usize.div_ceil(across)).clamp(1, 512);
+    let partial = sum_stretches(op, x, rows, d, stretches)?;
+    let sum = if stretches == 1 { partial } else { sum_stretches(op, &partial, stretches, d, 1)? };
+    Ok(sum.reshape(d)?)
+}
+
+fn sum_stretches(op: &'static str, x: &Tensor, rows: usize, d: usize, stretches: usize) -> Result<Tensor> {
+    let sums = empty((stretches, d), DType::F32, x)?;
     let name = format!("column_sum_{}", suffix(op, x.dtype())?);
-    let call = Call::new(op, "cuda", &name).tensor(x).tensor(&sum).u32(rows).u32(d);
-    call.launch([d.div_ceil(32), 1, 1], 256, 0)?;
-    Ok(sum)
+    let call = Call::new(op, "cuda", &name).tensor(x).tensor(&sums).u32(rows).u32(d).u32(rows.div_ceil(stretches));
+    call.launch([stretches, d.div_ceil(32 * pack(x.dtype())), 1], 256, 0)?;
+    Ok(sums)
 }

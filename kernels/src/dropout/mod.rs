@@ -2,6 +2,8 @@
 //! ([`crate::rng`]) says so, and says so again in the backward pass, in a recomputation and after a resume.
 
 pub mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
 use candle_core::Tensor;
@@ -17,10 +19,15 @@ const OP: &str = "dropout";
 ///
 /// Errors: `p` outside [0, 1), `seq` of another total than `t`, a number of streams other than of sequences.
 pub fn apply(x: &Tensor, p: f32, seq: &SeqLens, streams: &[u64]) -> Result<Tensor> {
-    let mask = Mask::new(x, p, seq, streams)?;
+    check(x, p, seq, streams)?;
     if p == 0.0 {
         return Ok(x.clone());
     }
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return cuda::apply(None, x, p, seq, streams);
+    }
+    let mask = Mask::new(x, p, seq, streams)?;
     write(OP, cpu::apply(&read(OP, x)?, &mask), x.shape(), x.dtype())
 }
 
@@ -29,8 +36,26 @@ pub fn apply(x: &Tensor, p: f32, seq: &SeqLens, streams: &[u64]) -> Result<Tenso
 /// Errors: as [`apply`]'s; `residual` of another shape than `x`.
 pub fn add_dropout(residual: &Tensor, x: &Tensor, p: f32, seq: &SeqLens, streams: &[u64]) -> Result<Tensor> {
     expect_shape(OP, "residual", residual, x.dims())?;
+    check(x, p, seq, streams)?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return cuda::apply(Some(residual), x, p, seq, streams);
+    }
     let mask = Mask::new(x, p, seq, streams)?;
     write(OP, cpu::add(&read(OP, residual)?, &read(OP, x)?, &mask), x.shape(), residual.dtype())
+}
+
+fn check(x: &Tensor, p: f32, seq: &SeqLens, streams: &[u64]) -> Result<()> {
+    let (_, width) = dims2(OP, "x", x)?;
+    expect_shape(OP, "x", x, &[seq.total(), width])?;
+    if streams.len() != seq.count() {
+        let message = format!("{} streams for {} sequences", streams.len(), seq.count());
+        return Err(Error::Value { op: OP, message });
+    }
+    if !(0.0..1.0).contains(&p) {
+        return Err(Error::Value { op: OP, message: format!("probability {p} is outside [0, 1)") });
+    }
+    Ok(())
 }
 
 /// Which elements of a packed matrix are dropped.
@@ -46,16 +71,9 @@ pub struct Mask {
 }
 
 impl Mask {
+    /// Of arguments that [`check`] passed.
     fn new(x: &Tensor, p: f32, seq: &SeqLens, streams: &[u64]) -> Result<Self> {
         let (_, width) = dims2(OP, "x", x)?;
-        expect_shape(OP, "x", x, &[seq.total(), width])?;
-        if streams.len() != seq.count() {
-            let message = format!("{} streams for {} sequences", streams.len(), seq.count());
-            return Err(Error::Value { op: OP, message });
-        }
-        if !(0.0..1.0).contains(&p) {
-            return Err(Error::Value { op: OP, message: format!("probability {p} is outside [0, 1)") });
-        }
         let rows = seq.lens().zip(streams).flat_map(|(len, &stream)| (0..len).map(move |i| rng::row(stream, i as u64)));
         Ok(Self { keys: rows.collect(), threshold: rng::threshold(p), scale: 1.0 / (1.0 - p), width })
     }

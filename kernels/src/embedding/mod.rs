@@ -1,6 +1,8 @@
 //! Token embedding: rows of a table by id.
 
 pub mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Tensor};
@@ -16,6 +18,10 @@ const OP: &str = "embedding";
 pub fn forward(table: &Tensor, ids: &[u32]) -> Result<Tensor> {
     let (v, _) = dims2(OP, "table", table)?;
     check_ids(ids, v)?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(table) {
+        return cuda::forward(table, ids);
+    }
     // A plain copy of rows: reading a whole bf16 table as f32 would cost more than the op.
     Ok(table.index_select(&Tensor::new(ids, table.device())?, 0)?)
 }
@@ -27,6 +33,10 @@ pub fn backward(grad: &Tensor, ids: &[u32], vocab: usize) -> Result<Tensor> {
     let (_, d) = dims2(OP, "grad", grad)?;
     expect_shape(OP, "grad", grad, &[ids.len(), d])?;
     check_ids(ids, vocab)?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(grad) {
+        return cuda::backward(grad, ids, vocab);
+    }
     write(OP, cpu::backward(&read(OP, grad)?, ids, d, vocab), (vocab, d), DType::F32)
 }
 

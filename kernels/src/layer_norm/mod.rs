@@ -2,6 +2,8 @@
 //! (Ba, Kiros and Hinton 2016; `torch.nn.LayerNorm`).
 
 pub mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Tensor};
@@ -19,6 +21,10 @@ pub fn forward(x: &Tensor, w: &Tensor, b: &Tensor, eps: f64) -> Result<(Tensor, 
     let (rows, d) = as_rows(OP, "x", x)?;
     expect_shape(OP, "w", w, &[d])?;
     expect_shape(OP, "b", b, &[d])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return cuda::forward(x, w, b, rows, eps as f32);
+    }
     let (y, stats) = cpu::forward(&read(OP, x)?, &read(OP, w)?, &read(OP, b)?, rows, eps as f32);
     Ok((write(OP, y, x.shape(), x.dtype())?, write(OP, stats, (rows, 2), DType::F32)?))
 }
@@ -35,6 +41,10 @@ pub fn backward(
     expect_shape(OP, "grad", grad, x.dims())?;
     expect_shape(OP, "w", w, &[d])?;
     expect_shape(OP, "stats", stats, &[rows, 2])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return cuda::backward(grad, x, w, stats, need_weight);
+    }
     let (dx, mut dw) = cpu::backward(&read(OP, grad)?, &read(OP, x)?, &read(OP, w)?, &read(OP, stats)?, need_weight);
     let weights = if need_weight {
         let db = dw.split_off(d);

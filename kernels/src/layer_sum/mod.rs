@@ -5,6 +5,8 @@
 //! is a few rows instead of all frames, and a frozen encoder's features can be kept without knowing them.
 
 mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Tensor};
@@ -35,6 +37,10 @@ pub struct Grads {
 /// layer over each sequence's rows: [L, n, d].
 pub fn forward(layers: &[Tensor], weights: &Tensor, seq: Option<&SeqLens>) -> Result<(Tensor, Option<Tensor>)> {
     let (t, d) = check(layers, weights, seq)?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(weights) {
+        return cuda::forward(layers, weights, seq);
+    }
     let dtype = layers[0].dtype();
     let read = layers.iter().map(|x| tensor::read(OP, x)).collect::<Result<Vec<_>>>()?;
     let slices: Vec<&[f32]> = read.iter().map(|x| &**x).collect();
@@ -60,21 +66,25 @@ pub fn backward(
     let means = match (grad_means, seq) {
         (Some(grad), Some(seq)) => {
             tensor::expect_shape(OP, "grad_means", grad, &[layers.len(), seq.count(), d])?;
-            Some((tensor::read(OP, grad)?, seq))
+            Some((grad, seq))
         }
         (Some(_), None) => {
             return Err(Error::Value { op: OP, message: "a gradient of the means without their sequences".into() });
         }
         (None, _) => None,
     };
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(weights) {
+        return cuda::backward(grad, means, layers, weights, needs);
+    }
     let grad = grad.map(|grad| tensor::read(OP, grad)).transpose()?;
     let read = layers.iter().map(|x| tensor::read(OP, x)).collect::<Result<Vec<_>>>()?;
     let slices: Vec<&[f32]> = read.iter().map(|x| &**x).collect();
     let softmaxed = softmax(weights)?;
     let from_sum = grad.as_deref().map(|grad| cpu::FromSum { grad, weights: &softmaxed, dots: needs.weights });
     let (mut d_layers, d_weights) = cpu::backward(from_sum.as_ref(), &slices, t * d, needs.layers);
-    if let Some((grad, seq)) = &means {
-        cpu::add_from_means(&mut d_layers, grad, seq, d);
+    if let Some((grad, seq)) = means {
+        cpu::add_from_means(&mut d_layers, &tensor::read(OP, grad)?, seq, d);
     }
     let write = |values| tensor::write(OP, values, (t, d), layers[0].dtype());
     let layers = if needs.layers { Some(d_layers.into_iter().map(write).collect::<Result<Vec<_>>>()?) } else { None };

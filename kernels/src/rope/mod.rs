@@ -2,7 +2,12 @@
 //! element `j` of the first half of a head turns with element `j` of the second by the angle `position · inv_freq[j]`.
 
 pub mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
+
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+use std::sync::{Arc, OnceLock};
 
 use candle_core::Tensor;
 
@@ -21,6 +26,9 @@ pub struct Table {
     sin: Vec<f32>,
     half: usize,
     positions: usize,
+    /// Cosines and then sines where kernels see them, once they were wanted there.
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    device: Arc<OnceLock<Tensor>>,
 }
 
 impl Table {
@@ -38,6 +46,8 @@ impl Table {
             sin: angles().map(|a| a.sin() as f32).collect(),
             half: inv_freq.len(),
             positions: max_positions,
+            #[cfg(any(feature = "cuda", feature = "emulate"))]
+            device: Arc::default(),
         })
     }
 
@@ -75,6 +85,10 @@ fn turn(x: &Tensor, positions: &[u32], table: &Table, back: bool) -> Result<Tens
     if let Some(position) = positions.iter().find(|&&p| p as usize >= table.positions) {
         let message = format!("position {position} is beyond the table of {} positions", table.positions);
         return Err(Error::Value { op: OP, message });
+    }
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return cuda::turn(x, positions, table, back);
     }
     write(OP, cpu::turn(&read(OP, x)?, positions, table, back), x.shape(), x.dtype())
 }

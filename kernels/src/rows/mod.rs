@@ -1,6 +1,8 @@
 //! Rows moved about: gathered from several matrices, and overwritten; columns of them set to zero.
 
 pub mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+pub(crate) mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Tensor};
@@ -30,6 +32,10 @@ pub fn gather(sources: &[&Tensor], index: &[(u32, u32)]) -> Result<Tensor> {
             return Err(Error::Value { op: OP, message });
         }
     }
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(first) {
+        return cuda::gather(sources, index);
+    }
     let data = sources.iter().map(|s| read(OP, s)).collect::<Result<Vec<_>>>()?;
     let data: Vec<&[f32]> = data.iter().map(|s| &**s).collect();
     write(OP, cpu::gather(&data, index, d), (index.len(), d), first.dtype())
@@ -43,10 +49,14 @@ pub fn scatter(grad: &Tensor, index: &[(u32, u32)], source: usize, rows: usize) 
     let (_, d) = dims2(OP, "grad", grad)?;
     expect_shape(OP, "grad", grad, &[index.len(), d])?;
     let from_source = index.iter().enumerate().filter(|(_, (s, _))| *s as usize == source);
-    let targets: Vec<(usize, usize)> = from_source.map(|(i, (_, row))| (*row as usize, i)).collect();
+    let mut targets: Vec<(usize, usize)> = from_source.map(|(i, (_, row))| (*row as usize, i)).collect();
     if let Some((row, _)) = targets.iter().find(|(row, _)| *row >= rows) {
         let message = format!("row {row} of source {source}: it has {rows} rows");
         return Err(Error::Value { op: OP, message });
+    }
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(grad) {
+        return cuda::scatter(grad, &mut targets, rows);
     }
     write(OP, cpu::scatter_add(&read(OP, grad)?, targets, d, rows), (rows, d), grad.dtype())
 }
@@ -58,6 +68,10 @@ pub fn replace(x: &Tensor, rows: &[u32], with: &Tensor) -> Result<Tensor> {
     let (t, d) = dims2(OP, "x", x)?;
     expect_shape(OP, "with", with, &[d])?;
     let replaced = mark(rows, t)?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return cuda::replace(x, &replaced, with);
+    }
     write(OP, cpu::replace(&read(OP, x)?, &replaced, &read(OP, with)?), (t, d), x.dtype())
 }
 
@@ -65,6 +79,10 @@ pub fn replace(x: &Tensor, rows: &[u32], with: &Tensor) -> Result<Tensor> {
 pub fn replace_backward(grad: &Tensor, rows: &[u32]) -> Result<(Tensor, Tensor)> {
     let (t, d) = dims2(OP, "grad", grad)?;
     let replaced = mark(rows, t)?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(grad) {
+        return cuda::replace_backward(grad, &replaced);
+    }
     let (dx, dwith) = cpu::replace_backward(&read(OP, grad)?, &replaced, d);
     Ok((write(OP, dx, (t, d), grad.dtype())?, write(OP, dwith, d, DType::F32)?))
 }
@@ -81,6 +99,10 @@ pub fn zero_columns(x: &Tensor, seq: &SeqLens, columns: &[Vec<u32>]) -> Result<T
     }
     if let Some(column) = columns.iter().flatten().find(|column| **column as usize >= d) {
         return value(format!("column {column} to set to zero: there are {d} columns"));
+    }
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return cuda::zero_columns(x, seq, columns);
     }
     write(OP, cpu::zero_columns(&read(OP, x)?, seq, columns, d), (t, d), x.dtype())
 }

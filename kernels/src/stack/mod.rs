@@ -1,6 +1,8 @@
 //! Frame stacking: `k` consecutive rows of a sequence side by side, the sequence's tail padded with zeros.
 
 pub mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
 use candle_core::Tensor;
@@ -17,6 +19,10 @@ pub fn forward(x: &Tensor, seq: &SeqLens, k: usize) -> Result<(Tensor, SeqLens)>
     let (_, d) = dims2(OP, "x", x)?;
     expect_shape(OP, "x", x, &[seq.total(), d])?;
     let stacked = stacked(seq, k)?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return Ok((cuda::forward(x, seq, &stacked, k)?, stacked));
+    }
     let y = cpu::forward(&read(OP, x)?, seq, &stacked, d, k);
     Ok((write(OP, y, (stacked.total(), k * d), x.dtype())?, stacked))
 }
@@ -27,6 +33,10 @@ pub fn backward(grad: &Tensor, seq: &SeqLens, k: usize) -> Result<Tensor> {
     let (_, width) = dims2(OP, "grad", grad)?;
     let d = width / k;
     expect_shape(OP, "grad", grad, &[stacked.total(), k * d])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(grad) {
+        return cuda::backward(grad, seq, &stacked, d, k);
+    }
     write(OP, cpu::backward(&read(OP, grad)?, seq, &stacked, d, k), (seq.total(), d), grad.dtype())
 }
 

@@ -1,6 +1,8 @@
 //! SwiGLU: `silu(gate) · up` (Shazeer 2020), the middle of the LLaMA family's feed-forward.
 
 pub mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
 use candle_core::Tensor;
@@ -15,6 +17,10 @@ const OP: &str = "swiglu";
 /// Errors: the shapes differ.
 pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     expect_shape(OP, "up", up, gate.dims())?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(gate) {
+        return cuda::forward(gate, up);
+    }
     write(OP, cpu::forward(&read(OP, gate)?, &read(OP, up)?), gate.shape(), gate.dtype())
 }
 
@@ -22,6 +28,10 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 pub fn backward(grad: &Tensor, gate: &Tensor, up: &Tensor) -> Result<(Tensor, Tensor)> {
     expect_shape(OP, "up", up, gate.dims())?;
     expect_shape(OP, "grad", grad, gate.dims())?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(gate) {
+        return cuda::backward(grad, gate, up);
+    }
     let (dgate, dup) = cpu::backward(&read(OP, grad)?, &read(OP, gate)?, &read(OP, up)?);
     Ok((write(OP, dgate, gate.shape(), grad.dtype())?, write(OP, dup, gate.shape(), grad.dtype())?))
 }

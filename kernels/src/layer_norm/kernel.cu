@@ -1,0 +1,122 @@
+// LayerNorm. A block makes a row; each of its threads holds up to PACKS packs of it, so a row is read once.
+#include "../cuda/common.cuh"
+
+namespace {
+template <typename T, u32 PACKS>
+DEVICE void forward(const T *x, const T *w, const T *b, T *y, float *stats, u32 d, float eps) {
+  constexpr u32 N = Pack<T>::N;
+  u64 row = blockIdx.x;
+  x += row * d;
+  y += row * d;
+  bool packed = in_packs(x, d) && in_packs(w, d) && in_packs(b, d) && in_packs(y, d);
+  Pack<T> kept[PACKS];
+  float sum = 0.0f;
+#pragma unroll
+  for (u32 p = 0; p < PACKS; p++) {
+    kept[p] = load_row(x, (p * blockDim.x + threadIdx.x) * N, d, packed);
+    for (u32 k = 0; k < N; k++) sum += to_float(kept[p].x[k]);
+  }
+  float mean = block_sum(sum) / float(d);
+  // What the first estimate's rounding left, which grows with the row's offset, and the squares about it.
+  float rest = 0.0f, squares = 0.0f;
+#pragma unroll
+  for (u32 p = 0; p < PACKS; p++) {
+    u32 i = (p * blockDim.x + threadIdx.x) * N;
+    for (u32 k = 0; k < N; k++) {
+      float v = i + k < d ? to_float(kept[p].x[k]) - mean : 0.0f;
+      rest += v;
+      squares += v * v;
+    }
+  }
+  block_sum2(rest, squares);
+  rest /= float(d);
+  mean += rest;
+  float r = 1.0f / sqrtf(fmaxf(squares / float(d) - rest * rest, 0.0f) + eps);
+#pragma unroll
+  for (u32 p = 0; p < PACKS; p++) {
+    u32 i = (p * blockDim.x + threadIdx.x) * N;
+    Pack<T> weight = load_row(w, i, d, packed), bias = load_row(b, i, d, packed);
+    for (u32 k = 0; k < N; k++)
+      kept[p].x[k] = from_float<T>((to_float(kept[p].x[k]) - mean) * r * to_float(weight.x[k]) + to_float(bias.x[k]));
+    store_row(y, i, d, packed, kept[p]);
+  }
+  if (threadIdx.x == 0) {
+    stats[2 * row] = mean;
+    stats[2 * row + 1] = r;
+  }
+}
+
+// A block makes the rows blockIdx.x, blockIdx.x + gridDim.x, ... and, if `partial` is given, the sums of their parts of the gradients of weight and bias:
+// partial [gridDim.x, 2 d].
+template <typename T, u32 PACKS>
+DEVICE void backward(const T *grad, const T *x, const T *w, const float *stats, T *dx, float *partial, u32 rows, u32 d) {
+  constexpr u32 N = Pack<T>::N;
+  bool packed = in_packs(grad, d) && in_packs(x, d) && in_packs(w, d) && in_packs(dx, d);
+  float dw[PACKS][N] = {}, db[PACKS][N] = {};
+  for (u64 row = blockIdx.x; row < rows; row += gridDim.x) {
+    float mean = stats[2 * row], r = stats[2 * row + 1];
+    Pack<T> gs[PACKS], xs[PACKS];
+    float constant = 0.0f, along = 0.0f;
+#pragma unroll
+    for (u32 p = 0; p < PACKS; p++) {
+      u32 i = (p * blockDim.x + threadIdx.x) * N;
+      gs[p] = load_row(grad + row * d, i, d, packed);
+      xs[p] = load_row(x + row * d, i, d, packed);
+      Pack<T> weight = load_row(w, i, d, packed);
+      for (u32 k = 0; k < N; k++) {
+        // Past the row's end the gradient is zero.
+        float g = to_float(gs[p].x[k]), v = (to_float(xs[p].x[k]) - mean) * r, weighted = g * to_float(weight.x[k]);
+        constant += weighted;
+        along += weighted * v;
+        dw[p][k] += g * v;
+        db[p][k] += g;
+      }
+    }
+    block_sum2(constant, along);
+    constant /= float(d);
+    along *= r / float(d);
+#pragma unroll
+    for (u32 p = 0; p < PACKS; p++) {
+      u32 i = (p * blockDim.x + threadIdx.x) * N;
+      Pack<T> weight = load_row(w, i, d, packed);
+      // The registers of a wide row are all taken by the sums: it comes out of the cache.
+      if (PACKS > 2) {
+        gs[p] = load_row(grad + row * d, i, d, packed);
+        xs[p] = load_row(x + row * d, i, d, packed);
+      }
+      for (u32 k = 0; k < N; k++) {
+        float v = to_float(xs[p].x[k]) - mean;
+        gs[p].x[k] = from_float<T>(r * (to_float(gs[p].x[k]) * to_float(weight.x[k]) - constant - v * along));
+      }
+      store_row(dx + row * d, i, d, packed, gs[p]);
+    }
+  }
+  if (partial == nullptr) return;
+  partial += u64(blockIdx.x) * 2 * d;
+#pragma unroll
+  for (u32 p = 0; p < PACKS; p++) {
+    u32 i = (p * blockDim.x + threadIdx.x) * N;
+    for (u32 k = 0; k < N; k++) {
+      if (i + k < d) partial[i + k] = dw[p][k];
+      if (i + k < d) partial[d + i + k] = db[p][k];
+    }
+  }
+}
+}  // namespace
+
+#define LAYER_NORM(T, name, PACKS)                                                                                                         \
+  KERNEL(512, 1)                                                                                                                           \
+  layer_norm_forward_##name(const T *x, const T *w, const T *b, T *y, float *stats, u32 d, float eps) {                                    \
+    forward<T, PACKS>(x, w, b, y, stats, d, eps);                                                                                          \
+  }                                                                                                                                        \
+  KERNEL(512, 1)                                                                                                                           \
+  layer_norm_backward_##name(const T *grad, const T *x, const T *w, const float *stats, T *dx, float *partial, u32 rows, u32 d) {          \
+    backward<T, PACKS>(grad, x, w, stats, dx, partial, rows, d);                                                                           \
+  }                                                                                                                                        \
+  REGISTER(layer_norm_forward_##name)                                                                                                      \
+  REGISTER(layer_norm_backward_##name)
+
+LAYER_NORM(float, narrow_f32, 2)
+LAYER_NORM(float, wide_f32, ROW_PACKS)
+LAYER_NORM(bf16, narrow_bf16, 2)
+LAYER_NORM(bf16, wide_bf16, ROW_PACKS)
