@@ -251,3 +251,17 @@ fn wrong_shapes_and_values_are_errors() {
     assert!(backward(&random(1, &[7, 4, 15]), q, k, v, &out, &lse, &case.args()).is_err());
     assert!(backward(grad, q, k, v, grad, &random(1, &[7, 4]), &case.args()).is_err());
 }
+
+#[cfg(feature = "emulate")]
+emulated!(
+    self_attention_matches_the_reference,
+    other_lengths_of_keys_match_the_reference,
+    dropout_matches_the_reference,
+    a_query_without_keys_gives_zeros,
+    scores_of_any_size_do_not_overflow,
+    a_nan_reaches_the_output,
+    bf16_storage,
+    same_bits_alone_or_packed,
+    decoding_with_a_cache_equals_the_whole_sequence,
+    wrong_shapes_and_values_are_errors,
+);

@@ -125,6 +125,11 @@ inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __expf(float x) { return std::exp(x); }
 inline float exp2f_approx(float x) { return std::exp2(x); }
+// Whether any lane has it.
+inline int __any_sync(u32, int x) {
+  for (u32 step = 1; step < 32; step *= 2) x |= __shfl_xor_sync(~0u, x, step);
+  return x;
+}
 inline u32 __umulhi(u32 a, u32 b) { return u32((uint64_t(a) * b) >> 32); }
 inline u64 __umul64hi(u64 a, u64 b) { return u64((static_cast<unsigned __int128>(a) * b) >> 64); }
 

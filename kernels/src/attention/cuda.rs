@@ -1,0 +1,143 @@
+//! Attention by kernels: tensor cores for bf16 whose rows are aligned, plain arithmetic for the rest.
+//!
+//! A block is one tile of one head of one sequence; which, a list says that is made on the host (`SeqLens::tiles`).
+
+use candle_core::{DType, Tensor};
+
+use super::{Attention, Heads, OP};
+use crate::cuda::{Call, empty, suffix, upload};
+use crate::seqlens::Cost;
+use crate::{Error, Result, rng};
+
+/// What the backward pass is given.
+pub(super) struct Saved<'a> {
+    pub grad: &'a Tensor,
+    pub q: &'a Tensor,
+    pub k: &'a Tensor,
+    pub v: &'a Tensor,
+    pub out: &'a Tensor,
+    pub lse: &'a Tensor,
+}
+
+/// How a kernel is launched.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// Rows of its own tile.
+    tile: usize,
+    threads: usize,
+    /// Shared memory in bytes.
+    shared: usize,
+    /// Blocks for each tile.
+    parts: usize,
+}
+
+/// The kernels for a width of heads and a dtype. The shapes are those of `plain.cuh`.
+struct Kernels {
+    prefix: &'static str,
+    suffix: String,
+    forward: Shape,
+    backward_q: Shape,
+    backward_k: Shape,
+}
+
+impl Kernels {
+    fn new(dtype: DType, dh: usize) -> Result<Self> {
+        let name = suffix(OP, dtype)?;
+        let wide = [64, 128, 256].into_iter().find(|&wide| dh <= wide && (dtype == DType::F32 || wide != 128));
+        Ok(Self::plain(name, wide.unwrap_or(256)))
+    }
+
+    fn plain(name: &str, wide: usize) -> Self {
+        let shape = |tiles| Shape { tile: 32, threads: 128, shared: 4 * 32 * (tiles * (wide + 4) + 36), parts: 1 };
+        let suffix = format!("{name}_{wide}");
+        Self { prefix: "attention_plain", suffix, forward: shape(3), backward_q: shape(4), backward_k: shape(4) }
+    }
+
+    fn name(&self, what: &str) -> String {
+        format!("{}_{what}_{}", self.prefix, self.suffix)
+    }
+}
+
+/// What every kernel is told about the problem, on the device.
+struct Problem<'a> {
+    args: &'a Attention<'a>,
+    heads: Heads,
+    q_offsets: Tensor,
+    k_offsets: Tensor,
+    streams: Option<Tensor>,
+}
+
+impl<'a> Problem<'a> {
+    fn new(q: &Tensor, heads: Heads, args: &'a Attention) -> Result<Self> {
+        let (tq, tk) = (args.q_seq.total(), args.k_seq.total());
+        if tq.max(tk) > i32::MAX as usize / 2 {
+            return Err(Error::Value { op: OP, message: format!("{tq} queries over {tk} keys are too many") });
+        }
+        let dropout = args.dropout.filter(|dropout| dropout.p > 0.0 && !dropout.streams.is_empty());
+        let streams = dropout.map(|dropout| {
+            let streams: Vec<i64> = dropout.streams.iter().map(|s| s.cast_signed()).collect();
+            upload(&streams, q)
+        });
+        let (q_offsets, k_offsets) = (args.q_seq.device(q)?, args.k_seq.device(q)?);
+        Ok(Self { args, heads, q_offsets, k_offsets, streams: streams.transpose()? })
+    }
+
+    fn queries(&self, tile: usize) -> Result<Tensor> {
+        self.args.q_seq.tiles(tile, if self.args.causal { Cost::Rising } else { Cost::Even }, &self.q_offsets)
+    }
+
+    fn keys(&self, tile: usize) -> Result<Tensor> {
+        self.args.k_seq.tiles(tile, if self.args.causal { Cost::Falling } else { Cost::Even }, &self.q_offsets)
+    }
+
+    /// The last arguments of every kernel (`ATTENTION_PROBLEM` of `place.cuh`), and off it goes: `heads` blocks for each
+    /// of the tiles `work`.
+    fn launch<'b>(&'b self, call: Call<'b>, work: &'b Tensor, heads: usize, shape: Shape) -> Result<()> {
+        let Heads { h, hk, dh } = self.heads;
+        let p = self.streams.as_ref().and(self.args.dropout).map_or(0.0, |dropout| dropout.p);
+        let call = call.tensor(&self.q_offsets).tensor(&self.k_offsets).tensor(work);
+        let call = call.maybe(self.streams.as_ref(), DType::I64).u32(self.args.q_seq.total()).u32(h).u32(hk).u32(dh);
+        let call = call.u32(usize::from(self.args.causal)).f32(self.args.scale);
+        let call = call.u32(rng::threshold(p) as usize).f32(1.0 / (1.0 - p));
+        call.launch([work.dim(0)? * heads, shape.parts, 1], shape.threads, shape.shared)
+    }
+}
+
+pub(super) fn forward(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, args: &Attention) -> Result<(Tensor, Tensor)> {
+    let kernels = Kernels::new(q.dtype(), heads.dh)?;
+    same_dtype(q.dtype(), &[k, v])?;
+    let problem = Problem::new(q, heads, args)?;
+    let out = empty(q.shape(), q.dtype(), q)?;
+    let lse = empty((heads.h, args.q_seq.total()), DType::F32, q)?;
+    let (name, work) = (kernels.name("forward"), problem.queries(kernels.forward.tile)?);
+    let call = Call::new(OP, OP, &name).tensor(q).tensor(k).tensor(v).tensor(&out).tensor(&lse);
+    problem.launch(call, &work, heads.h, kernels.forward)?;
+    Ok((out, lse))
+}
+
+pub(super) fn backward(saved: &Saved, heads: Heads, args: &Attention) -> Result<(Tensor, Tensor, Tensor)> {
+    let &Saved { grad, q, k, v, out, lse } = saved;
+    let kernels = Kernels::new(q.dtype(), heads.dh)?;
+    same_dtype(q.dtype(), &[grad, k, v, out])?;
+    same_dtype(DType::F32, &[lse])?;
+    let problem = Problem::new(q, heads, args)?;
+    let (dq, dk, dv) =
+        (empty(q.shape(), q.dtype(), q)?, empty(k.shape(), k.dtype(), k)?, empty(v.shape(), v.dtype(), v)?);
+    let delta = empty((heads.h, args.q_seq.total()), DType::F32, q)?;
+
+    let (name, work) = (kernels.name("backward_q"), problem.queries(kernels.backward_q.tile)?);
+    let call = Call::new(OP, OP, &name).tensor(grad).tensor(q).tensor(k).tensor(v).tensor(out).tensor(lse);
+    problem.launch(call.tensor(&delta).tensor(&dq), &work, heads.h, kernels.backward_q)?;
+
+    let (name, work) = (kernels.name("backward_k"), problem.keys(kernels.backward_k.tile)?);
+    let call = Call::new(OP, OP, &name).tensor(grad).tensor(q).tensor(k).tensor(v).tensor(lse).tensor(&delta);
+    problem.launch(call.tensor(&dk).tensor(&dv), &work, heads.hk, kernels.backward_k)?;
+    Ok((dq, dk, dv))
+}
+
+fn same_dtype(dtype: DType, tensors: &[&Tensor]) -> Result<()> {
+    match tensors.iter().find(|t| t.dtype() != dtype) {
+        None => Ok(()),
+        Some(t) => Err(Error::DType { op: OP, dtype: t.dtype() }),
+    }
+}
