@@ -156,6 +156,40 @@ fn bf16_storage() {
     case.check(6e-3);
 }
 
+/// A case in bf16: wide heads, tiles that end anywhere, the last query at the last key.
+fn bf16_case(lq: &[usize], lk: &[usize], heads: (usize, usize, usize), causal: bool, dropout: f32) -> Case {
+    let mut case = Case::new(lq, lk, heads, causal, dropout);
+    for t in [&mut case.q, &mut case.k, &mut case.v, &mut case.grad] {
+        *t = bf16(t);
+    }
+    case
+}
+
+#[test]
+fn bf16_at_the_edges_of_tiles() {
+    let lens = [1, 0, 63, 64, 65, 127, 128, 129, 200];
+    for causal in [false, true] {
+        bf16_case(&lens, &lens, (2, 1, 64), causal, 0.0).check(6e-3);
+        bf16_case(&lens[5..], &lens[5..], (1, 1, 128), causal, 0.0).check(6e-3);
+        bf16_case(&[33, 130], &[33, 130], (1, 1, 256), causal, 0.0).check(6e-3);
+    }
+}
+
+#[test]
+fn bf16_of_any_width_and_group() {
+    let (lq, lk) = ([0, 1, 20, 130, 64, 7], [3, 200, 150, 65, 64, 0]);
+    for causal in [false, true] {
+        for (heads, dropout) in [((4, 1, 32), 0.2), ((2, 2, 40), 0.0), ((4, 1, 64), 0.5), ((1, 1, 96), 0.1)] {
+            bf16_case(&lq, &lk, heads, causal, dropout).check(6e-3);
+        }
+        bf16_case(&[70, 20], &[40, 90], (2, 1, 128), causal, 0.3).check(6e-3);
+        bf16_case(&[70, 20], &[40, 90], (1, 1, 256), causal, 0.3).check(6e-3);
+        // Rows that do not begin at multiples of 16 bytes.
+        bf16_case(&lq, &lk, (2, 1, 20), causal, 0.1).check(6e-3);
+        bf16_case(&[5, 40], &[7, 35], (1, 1, 101), causal, 0.1).check(6e-3);
+    }
+}
+
 #[test]
 fn reference_gradients_are_the_finite_differences() {
     for (causal, p) in [(false, 0.0), (true, 0.0), (true, 0.3)] {
@@ -261,6 +295,8 @@ emulated!(
     scores_of_any_size_do_not_overflow,
     a_nan_reaches_the_output,
     bf16_storage,
+    bf16_at_the_edges_of_tiles,
+    bf16_of_any_width_and_group,
     same_bits_alone_or_packed,
     decoding_with_a_cache_equals_the_whole_sequence,
     wrong_shapes_and_values_are_errors,

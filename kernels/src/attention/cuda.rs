@@ -31,7 +31,7 @@ struct Shape {
     parts: usize,
 }
 
-/// The kernels for a width of heads and a dtype. The shapes are those of `plain.cuh`.
+/// The kernels for a width of heads and a dtype.
 struct Kernels {
     prefix: &'static str,
     suffix: String,
@@ -41,21 +41,50 @@ struct Kernels {
 }
 
 impl Kernels {
-    fn new(dtype: DType, dh: usize) -> Result<Self> {
+    /// Those for heads of `dh` numbers in `operands`, rows of heads.
+    fn new(operands: &[&Tensor], dh: usize, args: &Attention) -> Result<Self> {
+        let dtype = operands.first().map_or(DType::F32, |t| t.dtype());
         let name = suffix(OP, dtype)?;
-        let wide = [64, 128, 256].into_iter().find(|&wide| dh <= wide && (dtype == DType::F32 || wide != 128));
-        Ok(Self::plain(name, wide.unwrap_or(256)))
+        if let Some(other) = operands.iter().find(|t| t.dtype() != dtype) {
+            return Err(Error::DType { op: OP, dtype: other.dtype() });
+        }
+        let wide = [64, 128].into_iter().find(|&wide| dh <= wide).unwrap_or(256);
+        let aligned = dh.is_multiple_of(8) && operands.iter().all(|t| t.layout().start_offset().is_multiple_of(8));
+        // Fast kernels take the greatest product for the greatest score.
+        Ok(match dtype == DType::BF16 && aligned && args.scale > 0.0 {
+            true => Self::fast(wide, drops(args)),
+            false if dtype == DType::BF16 && wide == 128 => Self::plain(name, 256),
+            false => Self::plain(name, wide),
+        })
     }
 
+    /// Shapes as in `plain.cuh`.
     fn plain(name: &str, wide: usize) -> Self {
         let shape = |tiles| Shape { tile: 32, threads: 128, shared: 4 * 32 * (tiles * (wide + 4) + 36), parts: 1 };
         let suffix = format!("{name}_{wide}");
         Self { prefix: "attention_plain", suffix, forward: shape(3), backward_q: shape(4), backward_k: shape(4) }
     }
 
+    /// Shapes as in `kernel.cu`: rows of the block's own tiles, and of both stages of the others.
+    fn fast(wide: usize, drops: bool) -> Self {
+        let rows = |own: usize, others: usize| 2 * wide * (own + others);
+        let (tile, forward) = match wide {
+            256 => (64, rows(64, 4 * 32)),
+            _ => (128, rows(128, 4 * 48)),
+        };
+        let shape = |shared| Shape { tile, threads: 128, shared, parts: 1 };
+        let suffix = format!("{}bf16_{wide}", if drops { "dropout_" } else { "" });
+        Self { prefix: "attention", suffix, forward: shape(forward), backward_q: shape(0), backward_k: shape(0) }
+    }
+
     fn name(&self, what: &str) -> String {
         format!("{}_{what}_{}", self.prefix, self.suffix)
     }
+}
+
+/// Whether any probability is dropped.
+fn drops(args: &Attention) -> bool {
+    args.dropout.is_some_and(|dropout| dropout.p > 0.0 && !dropout.streams.is_empty())
 }
 
 /// What every kernel is told about the problem, on the device.
@@ -73,7 +102,7 @@ impl<'a> Problem<'a> {
         if tq.max(tk) > i32::MAX as usize / 2 {
             return Err(Error::Value { op: OP, message: format!("{tq} queries over {tk} keys are too many") });
         }
-        let dropout = args.dropout.filter(|dropout| dropout.p > 0.0 && !dropout.streams.is_empty());
+        let dropout = args.dropout.filter(|_| drops(args));
         let streams = dropout.map(|dropout| {
             let streams: Vec<i64> = dropout.streams.iter().map(|s| s.cast_signed()).collect();
             upload(&streams, q)
@@ -104,8 +133,7 @@ impl<'a> Problem<'a> {
 }
 
 pub(super) fn forward(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, args: &Attention) -> Result<(Tensor, Tensor)> {
-    let kernels = Kernels::new(q.dtype(), heads.dh)?;
-    same_dtype(q.dtype(), &[k, v])?;
+    let kernels = Kernels::new(&[q, k, v], heads.dh, args)?;
     let problem = Problem::new(q, heads, args)?;
     let out = empty(q.shape(), q.dtype(), q)?;
     let lse = empty((heads.h, args.q_seq.total()), DType::F32, q)?;
@@ -117,9 +145,10 @@ pub(super) fn forward(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, args: &A
 
 pub(super) fn backward(saved: &Saved, heads: Heads, args: &Attention) -> Result<(Tensor, Tensor, Tensor)> {
     let &Saved { grad, q, k, v, out, lse } = saved;
-    let kernels = Kernels::new(q.dtype(), heads.dh)?;
-    same_dtype(q.dtype(), &[grad, k, v, out])?;
-    same_dtype(DType::F32, &[lse])?;
+    let kernels = Kernels::plain(suffix(OP, q.dtype())?, if heads.dh <= 64 { 64 } else { 256 });
+    if lse.dtype() != DType::F32 {
+        return Err(Error::DType { op: OP, dtype: lse.dtype() });
+    }
     let problem = Problem::new(q, heads, args)?;
     let (dq, dk, dv) =
         (empty(q.shape(), q.dtype(), q)?, empty(k.shape(), k.dtype(), k)?, empty(v.shape(), v.dtype(), v)?);
@@ -133,11 +162,4 @@ pub(super) fn backward(saved: &Saved, heads: Heads, args: &Attention) -> Result<
     let call = Call::new(OP, OP, &name).tensor(grad).tensor(q).tensor(k).tensor(v).tensor(lse).tensor(&delta);
     problem.launch(call.tensor(&dk).tensor(&dv), &work, heads.hk, kernels.backward_k)?;
     Ok((dq, dk, dv))
-}
-
-fn same_dtype(dtype: DType, tensors: &[&Tensor]) -> Result<()> {
-    match tensors.iter().find(|t| t.dtype() != dtype) {
-        None => Ok(()),
-        Some(t) => Err(Error::DType { op: OP, dtype: t.dtype() }),
-    }
 }

@@ -3,6 +3,7 @@
 #include "../cuda/common.cuh"
 #include "place.cuh"
 #include "plain.cuh"
+#include "forward.cuh"
 
 ATTENTION_PLAIN(float, f32_64, 64)
 ATTENTION_PLAIN(float, f32_128, 128)
@@ -11,3 +12,9 @@ ATTENTION_PLAIN(float, f32_256, 256)
 ATTENTION_PLAIN(bf16, bf16_64, 64)
 ATTENTION_PLAIN(bf16, bf16_256, 256)
 
+ATTENTION_FORWARD(bf16_64, 3, 64, 2, 48, false, false)
+ATTENTION_FORWARD(bf16_128, 2, 128, 2, 48, false, false)
+ATTENTION_FORWARD(bf16_256, 1, 256, 1, 32, false, false)
+ATTENTION_FORWARD(dropout_bf16_64, 2, 64, 2, 48, true, true)
+ATTENTION_FORWARD(dropout_bf16_128, 2, 128, 2, 32, false, true)
+ATTENTION_FORWARD(dropout_bf16_256, 1, 256, 1, 32, false, true)

@@ -21,32 +21,30 @@ struct Problem {
 #define ATTENTION_PROBLEM_GIVEN \
   attention::Problem { q_offsets, k_offsets, work, streams, tq, h, hk, dh, causal, scale, threshold, kept }
 
-// A block's tile of queries or of keys: its sequence, its head among those of the grid, its first row in the sequence.
+// A block's tile of queries or of keys: its sequence, its head among those of the grid, the head of its keys, its first row in the sequence.
 struct Place {
-  u32 sequence, head, first;
+  u32 sequence, head, kv_head, first;
   u32 q_start, lq, k_start, lk;
-  bool causal;
+  i32 shift;  // Query i sees the keys below i + shift.
 
+  Place() = default;
   DEVICE Place(const Problem &p, u32 heads) {
     u32 item = blockIdx.x / heads;
     head = blockIdx.x % heads;
+    kv_head = heads == p.h ? head / (p.h / p.hk) : head;
     sequence = p.work[2 * item];
     first = p.work[2 * item + 1];
     q_start = p.q_offsets[sequence];
     lq = p.q_offsets[sequence + 1] - q_start;
     k_start = p.k_offsets[sequence];
     lk = p.k_offsets[sequence + 1] - k_start;
-    causal = p.causal != 0;
+    shift = p.causal != 0 ? i32(lk + 1 - lq) : i32(lk);
   }
 
   // How many keys query i sees: the first so many.
-  DEVICE u32 seen(u32 i) const {
-    if (!causal) return lk;
-    u32 end = i + 1 + lk;
-    return end > lq ? least(end - lq, lk) : 0;
-  }
+  DEVICE u32 seen(u32 i) const { return u32(greatest(least(i32(i) + shift, i32(lk)), 0)); }
   // The first query that sees key j, if any does.
-  DEVICE u32 seen_from(u32 j) const { return causal && j + lq > lk ? j + lq - lk : 0; }
+  DEVICE u32 seen_from(u32 j) const { return u32(greatest(i32(j) + 1 - shift, 0)); }
 };
 
 // ---- Dropout: rng.rs, bit for bit ----

@@ -97,7 +97,7 @@ DEVICE void plain_forward(const T *q, const T *k, const T *v, T *out, float *lse
   DYNAMIC_SHARED(memory);
   float *qs = reinterpret_cast<float *>(memory), *ks = qs + Tile::TILE, *vs = ks + Tile::TILE, *scores = vs + Tile::TILE;
   Place place(p, p.h);
-  u32 kv_head = place.head / (p.h / p.hk), count = place.lq - place.first;
+  u32 count = place.lq - place.first;
   u64 q_stride = u64(p.h) * p.dh, k_stride = u64(p.hk) * p.dh, q_row = u64(place.q_start) + place.first;
   Tile::load(qs, q + q_row * q_stride + place.head * p.dh, q_stride, count, p.dh);
   u32 keys = place.seen(place.first + least(count, PLAIN_TILE) - 1);
@@ -110,7 +110,7 @@ DEVICE void plain_forward(const T *q, const T *k, const T *v, T *out, float *lse
   typename Tile::Rows sums = {};
   for (u32 k0 = 0; k0 < keys; k0 += PLAIN_TILE) {
     __syncthreads();
-    u64 from = (u64(place.k_start) + k0) * k_stride + kv_head * p.dh;
+    u64 from = (u64(place.k_start) + k0) * k_stride + place.kv_head * p.dh;
     Tile::load(ks, k + from, k_stride, place.lk - k0, p.dh);
     Tile::load(vs, v + from, k_stride, place.lk - k0, p.dh);
     __syncthreads();
@@ -157,7 +157,7 @@ DEVICE void plain_backward_q(const T *grad, const T *q, const T *k, const T *v, 
   float *qs = reinterpret_cast<float *>(memory), *gs = qs + Tile::TILE, *ks = gs + Tile::TILE, *vs = ks + Tile::TILE,
         *scores = vs + Tile::TILE;
   Place place(p, p.h);
-  u32 kv_head = place.head / (p.h / p.hk), count = place.lq - place.first;
+  u32 count = place.lq - place.first;
   u64 q_stride = u64(p.h) * p.dh, k_stride = u64(p.hk) * p.dh, q_row = u64(place.q_start) + place.first;
   u64 q_from = q_row * q_stride + place.head * p.dh, lse_from = u64(place.head) * p.tq + q_row;
   Tile::load(qs, q + q_from, q_stride, count, p.dh);
@@ -179,7 +179,7 @@ DEVICE void plain_backward_q(const T *grad, const T *q, const T *k, const T *v, 
   typename Tile::Rows sums = {};
   for (u32 k0 = 0; k0 < keys; k0 += PLAIN_TILE) {
     __syncthreads();
-    u64 from = (u64(place.k_start) + k0) * k_stride + kv_head * p.dh;
+    u64 from = (u64(place.k_start) + k0) * k_stride + place.kv_head * p.dh;
     Tile::load(ks, k + from, k_stride, place.lk - k0, p.dh);
     Tile::load(vs, v + from, k_stride, place.lk - k0, p.dh);
     __syncthreads();
