@@ -67,14 +67,17 @@ impl Kernels {
 
     /// Shapes as in `kernel.cu`: rows of the block's own tiles, and of both stages of the others.
     fn fast(wide: usize, drops: bool) -> Self {
-        let rows = |own: usize, others: usize| 2 * wide * (own + others);
-        let (tile, forward) = match wide {
-            256 => (64, rows(64, 4 * 32)),
-            _ => (128, rows(128, 4 * 48)),
+        let shape = |tile, threads, own: usize, others: usize| {
+            let shared = 2 * wide * (own * tile + 4 * others);
+            Shape { tile, threads, shared, parts: 1 }
         };
-        let shape = |shared| Shape { tile, threads: 128, shared, parts: 1 };
+        let (forward, backward_q, backward_k) = match wide {
+            64 => (shape(128, 128, 1, 48), shape(128, 128, 2, 64), shape(128, 128, 2, 64)),
+            128 => (shape(128, 128, 1, 48), shape(128, 128, 2, 32), shape(128, 256, 2, 64)),
+            _ => (shape(64, 128, 1, 32), shape(64, 128, 2, 32), Shape { parts: 2, ..shape(64, 128, 2, 32) }),
+        };
         let suffix = format!("{}bf16_{wide}", if drops { "dropout_" } else { "" });
-        Self { prefix: "attention", suffix, forward: shape(forward), backward_q: shape(0), backward_k: shape(0) }
+        Self { prefix: "attention", suffix, forward, backward_q, backward_k }
     }
 
     fn name(&self, what: &str) -> String {
@@ -145,7 +148,7 @@ pub(super) fn forward(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, args: &A
 
 pub(super) fn backward(saved: &Saved, heads: Heads, args: &Attention) -> Result<(Tensor, Tensor, Tensor)> {
     let &Saved { grad, q, k, v, out, lse } = saved;
-    let kernels = Kernels::plain(suffix(OP, q.dtype())?, if heads.dh <= 64 { 64 } else { 256 });
+    let kernels = Kernels::new(&[q, grad, k, v, out], heads.dh, args)?;
     if lse.dtype() != DType::F32 {
         return Err(Error::DType { op: OP, dtype: lse.dtype() });
     }

@@ -4,6 +4,8 @@
 #include "place.cuh"
 #include "plain.cuh"
 #include "forward.cuh"
+#include "backward_q.cuh"
+#include "backward_k.cuh"
 
 ATTENTION_PLAIN(float, f32_64, 64)
 ATTENTION_PLAIN(float, f32_128, 128)
@@ -18,3 +20,17 @@ ATTENTION_FORWARD(bf16_256, 1, 256, 1, 32, false, false)
 ATTENTION_FORWARD(dropout_bf16_64, 2, 64, 2, 48, true, true)
 ATTENTION_FORWARD(dropout_bf16_128, 2, 128, 2, 32, false, true)
 ATTENTION_FORWARD(dropout_bf16_256, 1, 256, 1, 32, false, true)
+
+ATTENTION_BACKWARD_Q(bf16_64, 2, 64, 2, 64, 32, true, false)
+ATTENTION_BACKWARD_Q(bf16_128, 2, 128, 2, 32, 32, false, false)
+ATTENTION_BACKWARD_Q(bf16_256, 1, 256, 1, 32, 32, false, false)
+ATTENTION_BACKWARD_Q(dropout_bf16_64, 2, 64, 2, 64, 32, true, true)
+ATTENTION_BACKWARD_Q(dropout_bf16_128, 2, 128, 2, 32, 32, false, true)
+ATTENTION_BACKWARD_Q(dropout_bf16_256, 1, 256, 1, 32, 32, false, true)
+
+ATTENTION_BACKWARD_K(bf16_64, 2, 64, 2, 4, 64, 32, false, false, false)
+ATTENTION_BACKWARD_K(bf16_128, 1, 128, 1, 8, 64, 16, true, true, false)
+ATTENTION_BACKWARD_K_HALVES(bf16_256, 1, 256, 1, 4, 32, 32, false, false, false)
+ATTENTION_BACKWARD_K(dropout_bf16_64, 2, 64, 2, 4, 64, 16, false, false, true)
+ATTENTION_BACKWARD_K(dropout_bf16_128, 1, 128, 1, 8, 64, 16, true, false, true)
+ATTENTION_BACKWARD_K_HALVES(dropout_bf16_256, 1, 256, 1, 4, 32, 32, false, false, true)
