@@ -181,7 +181,7 @@ DEVICE void backward_k(const bf16 *grad, const bf16 *q, const bf16 *k, const bf1
     const bf16 *qs = stages + stage * 2 * Q * D, *gs = qs + Q * D;
     u32 first = place.first + own;
 #pragma unroll 1
-    for (u32 c = 0; c < Q; c += C) {
+    for (u32 c = 0; c < Q && q0 + c < place.lq && first < place.lk; c += C) {
       if (place.seen(q0 + c + C - 1) <= first) continue;  // None of the queries sees any of the warp's keys.
       float s[M][C / 8][4];
       u32 weights[M][C / 16][4];

@@ -96,7 +96,7 @@ DEVICE void backward_q(const bf16 *grad, const bf16 *q, const bf16 *k, const bf1
     const bf16 *ks = stages + stage * 2 * K * D;
 #pragma unroll 1
     for (u32 c = 0; c < K; c += C) {
-      if (k0 + c >= place.seen(first + 16 * M - 1)) break;  // None of the warp's queries sees any of them.
+      if (k0 + c >= place.seen(first + 16 * M - 1) || first >= place.lq) break;  // None of the warp's queries sees any of them.
       float s[M][C / 8][4], d[M][C / 8][4];
       dot_products(s, queries, ks + c * D);
       if (k0 + c + C > place.seen(first)) hide_unseen(s, place, first, k0 + c);

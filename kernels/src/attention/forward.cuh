@@ -184,7 +184,7 @@ DEVICE void forward(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *out, floa
     }
     if (k0 + K < keys) load_keys<D, K, FORWARD_THREADS>(stages + (stage ^ 1) * 2 * K * D, k, v, p, place, k0 + K);
     u32 first = place.first + own;
-    if (k0 >= place.seen(first + 16 * M - 1)) continue;  // None of the warp's queries sees any of them.
+    if (k0 >= place.seen(first + 16 * M - 1) || first >= place.lq) continue;  // None of the warp's queries sees any of them.
     const bf16 *ks = stages + stage * 2 * K * D;
     float s[M][K / 8][4];
     dot_products(s, queries, ks);
