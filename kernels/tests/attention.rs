@@ -139,10 +139,13 @@ fn scores_of_any_size_do_not_overflow() {
 
 #[test]
 fn a_nan_reaches_the_output() {
-    let mut case = Case::new(&[1, 40], &[10, 40], (1, 1, 16), false, 0.0);
-    case.k = case.k.affine(f64::NAN, 0.0).unwrap();
-    let [out, ..] = case.run();
-    assert!(to_f64(&out).iter().all(|x| x.is_nan()));
+    for mut case in
+        [Case::new(&[1, 40], &[10, 40], (1, 1, 16), false, 0.0), bf16_case(&[1], &[10], (1, 1, 16), true, 0.0)]
+    {
+        case.k = case.k.affine(f64::NAN, 0.0).unwrap();
+        let [out, ..] = case.run();
+        assert!(to_f64(&out).iter().all(|x| x.is_nan()));
+    }
 }
 
 #[test]

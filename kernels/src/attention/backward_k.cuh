@@ -1,9 +1,7 @@
 // The gradients of keys and values on tensor cores.
 //
-// A block has W warps of 16 M keys each, and goes through the queries that see them, head after head of those that share the keys, in two stages of Q;
-// scores are made for C of them at a time, transposed: a warp's keys are rows, queries columns. So the sums over queries are the warp's own.
-#pragma once
-#include "forward.cuh"
+// A block has W warps of 16 M keys each, and goes through the queries that see them, head after head of those that share the keys, in two stages
+// of Q; scores are made for C of them at a time, transposed: a warp's keys are rows, queries columns. So the sums over queries are the warp's own.
 
 namespace attention {
 // What a tile's queries are in the softmax.
@@ -113,7 +111,9 @@ DEVICE void score_gradients(float (&d)[M][N][4], const float (&s)[M][N][4], cons
     }
 }
 
-template <u32 D, u32 M> DEVICE void store_keys(bf16 *to, const Problem &p, const Place &place, bf16 *tile, u32 own, const float (&sums)[M][D / 8][4], float scale) {
+// Writes a gradient's rows of a warp's keys, by way of its rows of a tile.
+template <u32 D, u32 M>
+DEVICE void store_keys(bf16 *to, const Problem &p, const Place &place, bf16 *tile, u32 own, const float (&sums)[M][D / 8][4], float scale) {
   float factor[M][2];
 #pragma unroll
   for (u32 m = 0; m < M; m++)

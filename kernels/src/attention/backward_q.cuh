@@ -1,9 +1,7 @@
 // The gradient of queries on tensor cores.
 //
-// As in the forward pass a block has 4 warps of 16 M queries each, and keys and values come in two stages of K; scores are made for C of them at a time.
-// Each query's gradient's dot product with its output, which the gradient of keys needs too, is made here.
-#pragma once
-#include "forward.cuh"
+// As in the forward pass a block has 4 warps of 16 M queries each, and keys and values come in two stages of K; scores are made for C of them at a
+// time. Each query's gradient's dot product with its output, which the gradient of keys needs too, is made here.
 
 namespace attention {
 // Writes each of a warp's queries' `delta`, to shared memory too: zero beyond the last.

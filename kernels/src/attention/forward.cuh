@@ -1,9 +1,7 @@
 // The forward pass on tensor cores.
 //
-// A block has 4 warps of 16 M queries each. Keys and values come in tiles of K, two stages of them: one is copied while the other is used, with one meeting
-// of the block for each tile. Scores and the output stay in registers; a score's place there is its place as operand of the second product.
-#pragma once
-#include "tile.cuh"
+// A block has 4 warps of 16 M queries each. Keys and values come in tiles of K, two stages of them: one is copied while the other is used, with one
+// meeting of the block for each tile. Scores and the output stay in registers; a score's place there is its place as operand of the second product.
 
 namespace attention {
 constexpr u32 FORWARD_WARPS = 4, FORWARD_THREADS = FORWARD_WARPS * WARP;

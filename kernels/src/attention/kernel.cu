@@ -1,8 +1,11 @@
 // Attention over packed sequences by tiles with an online softmax. Blocks do not depend on each other, and each adds in an order of its own
 // sequence: results are the same from run to run, and alone or packed.
+//
+// The files of this folder include nothing themselves: each follows what it uses.
 #include "../cuda/common.cuh"
 #include "place.cuh"
 #include "plain.cuh"
+#include "tile.cuh"
 #include "forward.cuh"
 #include "backward_q.cuh"
 #include "backward_k.cuh"

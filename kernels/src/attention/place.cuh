@@ -1,6 +1,4 @@
 // What a block of attention works on, which keys a query sees, and which probabilities are dropped.
-#pragma once
-#include "../cuda/common.cuh"
 
 namespace attention {
 constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;

@@ -2,8 +2,6 @@
 //
 // Thread (y, x) of 16 x 8 has rows 2y, 2y + 1 of the block's own tile. Of the scores it has columns x, x + 8, x + 16, x + 24, of a row of D numbers
 // 32 i + 4 x and the next three. A warp's rows are its own, so that probabilities pass through shared memory within it.
-#pragma once
-#include "place.cuh"
 
 namespace attention {
 constexpr u32 PLAIN_TILE = 32, PLAIN_THREADS = 128, PLAIN_WARPS = PLAIN_THREADS / WARP;

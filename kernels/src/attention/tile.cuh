@@ -1,9 +1,7 @@
 // Tiles of bf16 in shared memory and their products on tensor cores.
 //
-// A tile has rows of D numbers, in chunks of 16 bytes. Chunk c of row r lies where chunk c ^ (r % 8) would: the same chunk of eight rows, which is what
-// one matrix is loaded from, covers all banks. Rows of a fragment begin at multiples of 16, its chunks at even ones.
-#pragma once
-#include "place.cuh"
+// A tile has rows of D numbers, in chunks of 16 bytes. Chunk c of row r lies where chunk c ^ (r % 8) would: the same chunk of eight rows, which is
+// what one matrix is loaded from, covers all banks. Rows of a block begin at multiples of 8, its chunks at even ones.
 
 namespace attention {
 // 2^x, to a few units in the last place.
@@ -145,7 +143,8 @@ template <u32 D, u32 M, u32 K> DEVICE void add_weighted(float (&sums)[M][D / 8][
     }
 }
 
-// Writes a warp's rows where they belong, by way of its rows from `first` of a tile that no other warp uses. Half i of block m is scaled by scale[m][i].
+// Writes a warp's rows where they belong, by way of its rows from `first` of a tile that no other warp uses. Half i of block m is scaled by
+// scale[m][i].
 template <u32 D, u32 M>
 DEVICE void store_rows(bf16 *rows, u64 stride, u32 count, u32 dh, bf16 *tile, u32 first, const float (&sums)[M][D / 8][4],
                        const float (&scale)[M][2]) {
