@@ -3,7 +3,7 @@
 
 mod common;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use common::{assert_close, at_threads, bf16, bits, finite_difference, random, rel_l2, to_f64};
 use echat_kernels::attention::{Attention, Dropout, backward, forward, reference};
 use echat_kernels::{SeqLens, rng};
@@ -139,10 +139,13 @@ fn scores_of_any_size_do_not_overflow() {
 
 #[test]
 fn a_nan_reaches_the_output() {
-    let mut case = Case::new(&[1, 40], &[10, 40], (1, 1, 16), false, 0.0);
-    case.k = case.k.affine(f64::NAN, 0.0).unwrap();
-    let [out, ..] = case.run();
-    assert!(to_f64(&out).iter().all(|x| x.is_nan()));
+    for mut case in
+        [Case::new(&[1, 40], &[10, 40], (1, 1, 16), false, 0.0), bf16_case(&[1], &[10], (1, 1, 16), true, 0.0)]
+    {
+        case.k = case.k.affine(f64::NAN, 0.0).unwrap();
+        let [out, ..] = case.run();
+        assert!(to_f64(&out).iter().all(|x| x.is_nan()));
+    }
 }
 
 #[test]
@@ -154,6 +157,76 @@ fn bf16_storage() {
     let [out, lse, dq, ..] = case.run();
     assert_eq!((out.dtype(), lse.dtype(), dq.dtype()), (DType::BF16, DType::F32, DType::BF16));
     case.check(6e-3);
+}
+
+/// A case in bf16: wide heads, tiles that end anywhere, the last query at the last key.
+fn bf16_case(lq: &[usize], lk: &[usize], heads: (usize, usize, usize), causal: bool, dropout: f32) -> Case {
+    let mut case = Case::new(lq, lk, heads, causal, dropout);
+    for t in [&mut case.q, &mut case.k, &mut case.v, &mut case.grad] {
+        *t = bf16(t);
+    }
+    case
+}
+
+#[test]
+fn bf16_at_the_edges_of_tiles() {
+    let lens = [1, 0, 63, 64, 65, 127, 128, 129, 200];
+    for causal in [false, true] {
+        bf16_case(&lens, &lens, (2, 1, 64), causal, 0.0).check(6e-3);
+        bf16_case(&lens[5..], &lens[5..], (1, 1, 128), causal, 0.0).check(6e-3);
+        bf16_case(&[33, 130], &[33, 130], (1, 1, 256), causal, 0.0).check(6e-3);
+    }
+}
+
+#[test]
+fn bf16_of_any_width_and_group() {
+    let (lq, lk) = ([0, 1, 20, 130, 64, 7], [3, 200, 150, 65, 64, 0]);
+    for causal in [false, true] {
+        for (heads, dropout) in [((4, 1, 32), 0.2), ((2, 2, 40), 0.0), ((4, 1, 64), 0.5), ((1, 1, 96), 0.1)] {
+            bf16_case(&lq, &lk, heads, causal, dropout).check(6e-3);
+        }
+        for (heads, dropout) in [((2, 1, 128), 0.0), ((1, 1, 128), 0.3), ((1, 1, 256), 0.0), ((1, 1, 256), 0.3)] {
+            bf16_case(&[70, 20], &[40, 90], heads, causal, dropout).check(6e-3);
+        }
+        // Rows that do not begin at multiples of 16 bytes.
+        bf16_case(&lq, &lk, (2, 1, 20), causal, 0.1).check(6e-3);
+        bf16_case(&[5, 40], &[7, 35], (1, 1, 101), causal, 0.1).check(6e-3);
+    }
+}
+
+#[test]
+fn bf16_diagonals_that_begin_anywhere() {
+    let lq = [34; 13];
+    let lk: Vec<usize> = (0..lq.len()).map(|i| 34 + 4 * i).collect();
+    bf16_case(&lq, &lk, (1, 1, 8), true, 0.0).check(6e-3);
+    bf16_case(&lk, &lq, (1, 1, 8), true, 0.0).check(6e-3);
+}
+
+#[test]
+fn bf16_scores_that_grow() {
+    for causal in [false, true] {
+        let mut case = bf16_case(&[70, 130], &[200, 130], (2, 1, 64), causal, 0.0);
+        let grown = Tensor::arange(0f32, 330.0, &Device::Cpu).unwrap().reshape((330, 1, 1)).unwrap();
+        case.k = bf16(&case.k.to_dtype(DType::F32).unwrap().broadcast_mul(&grown).unwrap());
+        let ([out, lse, dq, dk, dv], want) = (case.run(), case.want());
+        assert_close(&out, &want[0], 6e-3, "out");
+        assert_close(&lse, &want[1], 1e-5, "lse");
+        assert!([dq, dk, dv].iter().all(|t| to_f64(t).iter().all(|x| x.is_finite())));
+    }
+}
+
+#[test]
+fn scales_of_either_sign() {
+    for t in [|t: &Tensor| t.clone(), bf16] {
+        let mut case = Case::new(&[40, 3], &[20, 70], (2, 1, 32), true, 0.0);
+        [&mut case.q, &mut case.k, &mut case.v].into_iter().for_each(|x| *x = t(x));
+        for scale in [-0.3, 0.0] {
+            let args = Attention { scale, ..case.args() };
+            let (out, _) = forward(&case.q, &case.k, &case.v, &args).unwrap();
+            let (want, _) = reference::forward(&to_f64(&case.q), &to_f64(&case.k), &to_f64(&case.v), case.heads, &args);
+            assert_close(&out, &want, if case.q.dtype() == DType::F32 { 1e-5 } else { 6e-3 }, "out");
+        }
+    }
 }
 
 #[test]
@@ -187,9 +260,7 @@ fn same_bits_at_any_thread_count() {
     assert_eq!(one, run(3));
 }
 
-#[test]
-fn same_bits_alone_or_packed() {
-    let case = Case::new(&RAGGED, &RAGGED, (2, 1, 32), true, 0.2);
+fn check_alone_or_packed(case: &Case) {
     let packed = case.run();
     for (s, rows) in case.q_seq.ranges().enumerate() {
         let seq = SeqLens::from_lens([rows.len()]);
@@ -202,12 +273,19 @@ fn same_bits_alone_or_packed() {
             k: part(&case.k, 0),
             v: part(&case.v, 0),
             grad: part(&case.grad, 0),
-            ..case
+            ..*case
         };
         for (i, (alone, packed)) in alone.run().iter().zip(&packed).enumerate() {
             assert_eq!(bits(alone), bits(&part(packed, usize::from(i == 1))), "sequence {s}, output {i}");
         }
     }
+}
+
+#[test]
+fn same_bits_alone_or_packed() {
+    check_alone_or_packed(&Case::new(&RAGGED, &RAGGED, (2, 1, 32), true, 0.2));
+    check_alone_or_packed(&bf16_case(&RAGGED, &RAGGED, (2, 1, 64), true, 0.2));
+    check_alone_or_packed(&bf16_case(&RAGGED[4..], &RAGGED[4..], (1, 1, 128), false, 0.0));
 }
 
 #[test]
@@ -251,3 +329,22 @@ fn wrong_shapes_and_values_are_errors() {
     assert!(backward(&random(1, &[7, 4, 15]), q, k, v, &out, &lse, &case.args()).is_err());
     assert!(backward(grad, q, k, v, grad, &random(1, &[7, 4]), &case.args()).is_err());
 }
+
+#[cfg(feature = "emulate")]
+emulated!(
+    self_attention_matches_the_reference,
+    other_lengths_of_keys_match_the_reference,
+    dropout_matches_the_reference,
+    a_query_without_keys_gives_zeros,
+    scores_of_any_size_do_not_overflow,
+    a_nan_reaches_the_output,
+    bf16_storage,
+    bf16_at_the_edges_of_tiles,
+    bf16_of_any_width_and_group,
+    bf16_diagonals_that_begin_anywhere,
+    bf16_scores_that_grow,
+    scales_of_either_sign,
+    same_bits_alone_or_packed,
+    decoding_with_a_cache_equals_the_whole_sequence,
+    wrong_shapes_and_values_are_errors,
+);

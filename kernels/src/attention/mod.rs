@@ -6,6 +6,8 @@
 //! no key gives zeros.
 
 mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Tensor};
@@ -48,6 +50,10 @@ pub struct Dropout<'a> {
 /// query's scaled scores [h, tq] f32 (-infinity where it sees none), which [`backward`] needs.
 pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, args: &Attention) -> Result<(Tensor, Tensor)> {
     let heads = check(q, k, v, args)?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(q) {
+        return cuda::forward(q, k, v, heads, args);
+    }
     let (out, lse) = cpu::forward(&tensor::read(OP, q)?, &tensor::read(OP, k)?, &tensor::read(OP, v)?, heads, args);
     let lse = tensor::write(OP, lse, (heads.h, args.q_seq.total()), DType::F32)?;
     Ok((tensor::write(OP, out, q.shape(), q.dtype())?, lse))
@@ -67,6 +73,10 @@ pub fn backward(
     tensor::expect_shape(OP, "grad", grad, q.dims())?;
     tensor::expect_shape(OP, "out", out, q.dims())?;
     tensor::expect_shape(OP, "lse", lse, &[heads.h, args.q_seq.total()])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(q) {
+        return cuda::backward(&cuda::Saved { grad, q, k, v, out, lse }, heads, args);
+    }
     let (grad, out, lse) = (tensor::read(OP, grad)?, tensor::read(OP, out)?, tensor::read(OP, lse)?);
     let (q_read, k_read, v_read) = (tensor::read(OP, q)?, tensor::read(OP, k)?, tensor::read(OP, v)?);
     let saved = cpu::Saved { grad: &grad, q: &q_read, k: &k_read, v: &v_read, out: &out, lse: &lse };

@@ -5,8 +5,8 @@ use std::ops::Range;
 use candle_core::{DType, Tensor};
 
 use super::{OP, Sizes};
-use crate::cuda::{Call, Matrix, Product, empty, suffix, upload, zeros};
-use crate::{Error, Result, SeqLens};
+use crate::cuda::{Call, Matrix, Product, empty, suffix, zeros};
+use crate::{Result, SeqLens};
 
 /// The most numbers of windows laid out at a time, unless one sequence has more.
 const WINDOWS: usize = 1 << 27;
@@ -27,12 +27,7 @@ pub(super) struct Conv<'a> {
 
 impl<'a> Conv<'a> {
     pub(super) fn new(seq: &'a SeqLens, out: &'a SeqLens, sizes: Sizes, like: &Tensor) -> Result<Self> {
-        let offsets = |seq: &SeqLens| -> Result<Tensor> {
-            let fits =
-                |&at: &usize| u32::try_from(at).map_err(|_| Error::Value { op: OP, message: "too many rows".into() });
-            upload(&seq.offsets().iter().map(fits).collect::<Result<Vec<u32>>>()?, like)
-        };
-        let offsets = [offsets(seq)?, offsets(out)?];
+        let offsets = [seq.device(like)?, out.device(like)?];
         Ok(Self { seq, out, sizes, width: sizes.window().next_multiple_of(ALIGNED), offsets })
     }
 

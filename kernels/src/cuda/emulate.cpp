@@ -129,21 +129,28 @@ bool release(u32 first, u32 last, State waiting) {
   return any;
 }
 
+// Lets a warp's threads run until all wait for the block or have ended. Whether any ran.
+bool run_warp(u32 first, bool backwards) {
+  bool ran = false;
+  for (bool goes_on = true; goes_on; ran |= goes_on) {
+    goes_on = false;
+    for (u32 i = 0; i < 32; i++) {
+      u32 thread = first + (backwards ? 31 - i : i);
+      if (machine.fibers[thread].state != State::Ready) continue;
+      resume(thread);
+      goes_on = true;
+    }
+    goes_on |= release(first, first + 32, State::Warp);
+  }
+  return ran;
+}
+
 void run_block(u32 threads, bool backwards) {
   for (u32 i = 0; i < threads; i++) prepare(machine.fibers[i]);
   std::memset(machine.shared.data(), 0xff, machine.shared.size());
-  for (;;) {
-    bool ran = false;
-    for (u32 i = 0; i < threads; i++) {
-      u32 thread = backwards ? threads - 1 - i : i;
-      if (machine.fibers[thread].state == State::Ready) {
-        resume(thread);
-        ran = true;
-      }
-    }
-    for (u32 warp = 0; warp < threads; warp += 32) ran |= release(warp, warp + 32, State::Warp);
-    ran |= release(0, threads, State::Block);
-    if (!ran) break;
+  for (bool goes_on = true; goes_on; goes_on |= release(0, threads, State::Block)) {
+    goes_on = false;
+    for (u32 i = 0; i < threads; i += 32) goes_on |= run_warp(backwards ? threads - 32 - i : i, backwards);
   }
   for (u32 i = 0; i < threads; i++)
     if (machine.fibers[i].state != State::Done) fail("its threads wait for each other");
@@ -155,8 +162,12 @@ void wait_warp() { leave(State::Warp); }
 void wait_block() { leave(State::Block); }
 u8 *exchange(u32 lane) { return machine.fibers[machine.current / 32 * 32 + lane].exchanged; }
 
+void expect_aligned(const void *p) {
+  if (reinterpret_cast<uintptr_t>(p) % 16 != 0) fail("16 bytes are not aligned");
+}
 void copy_async(void *to, const void *from, bool wanted) {
-  if (reinterpret_cast<uintptr_t>(to) % 16 != 0 || (wanted && reinterpret_cast<uintptr_t>(from) % 16 != 0)) fail("a copy of 16 bytes is not aligned");
+  expect_aligned(to);
+  if (wanted) expect_aligned(from);
   machine.fibers[machine.current].open.push_back(Copy{to, from, wanted});
 }
 void copy_commit() {

@@ -1,7 +1,7 @@
 // CUDA's language on the host, as much of it as the kernels use, so that tests run them without a GPU.
 //
-// A block's threads are fibers of one thread of the host: each runs until it waits for its warp or its block. Blocks with an odd number run their threads
-// last to first, so that what one thread reads of another without waiting differs from what it expects. Asynchronous copies arrive at the last
+// A block's threads are fibers of one thread of the host: each runs until it waits for its warp or its block, and a warp until all of it waits for the block:
+// warps run as far ahead of each other as they may. Blocks with an odd number run their threads last to first, so that what one thread reads of another without waiting differs from what it expects. Asynchronous copies arrive at the last
 // moment. Shared memory begins as NaN in every block.
 #pragma once
 
@@ -45,6 +45,8 @@ void wait_warp();
 void wait_block();
 // 64 bytes of each lane that the whole warp may read.
 u8 *exchange(u32 lane);
+// Ends the program unless `p` is a multiple of 16.
+void expect_aligned(const void *p);
 void copy_async(void *to, const void *from, bool wanted);
 void copy_commit();
 void copy_wait(int newest);
@@ -128,34 +130,42 @@ inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __expf(float x) { return std::exp(x); }
 inline float exp2f_approx(float x) { return std::exp2(x); }
+// Whether any lane has it.
+inline int __any_sync(u32, int x) {
+  for (u32 step = 1; step < 32; step *= 2) x |= __shfl_xor_sync(~0u, x, step);
+  return x;
+}
 inline u32 __umulhi(u32 a, u32 b) { return u32((uint64_t(a) * b) >> 32); }
 inline u64 __umul64hi(u64 a, u64 b) { return u64((static_cast<unsigned __int128>(a) * b) >> 64); }
 
 inline float emulated_bf16(u16 bits) { return __uint_as_float(u32(bits) << 16); }
 
 inline void emulated_mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-  u32 lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  u32 mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
+  u32 lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, words[6] = {a[0], a[1], a[2], a[3], b0, b1};
+  float mine[12];
+  for (u32 i = 0; i < 12; i++) mine[i] = emulated_bf16(u16(words[i / 2] >> (16 * (i % 2))));
   std::memcpy(emulator::exchange(lane), mine, sizeof mine);
   emulator::wait_warp();
-  auto half = [](u32 lane, u32 word, u32 which) {
-    u32 all[6];
-    std::memcpy(all, emulator::exchange(lane), sizeof all);
-    return emulated_bf16(u16(all[word] >> (16 * which)));
-  };
-  for (u32 i = 0; i < 4; i++) {
-    u32 row = g + 8 * (i / 2), column = 2 * t + i % 2;
-    for (u32 k = 0; k < 16; k++) {
-      float x = half((row % 8) * 4 + (k % 8) / 2, (row / 8) + 2 * (k / 8), k % 2);
-      float y = half(column * 4 + (k % 8) / 2, 4 + k / 8, k % 2);
-      d[i] += x * y;
+  // Element k of a lane's row or column lies with lane k % 8 / 2 of the four that share it.
+  float rows[2][16], columns[2][16];
+  for (u32 from = 0; from < 4; from++) {
+    float row[12], column[2][12];
+    std::memcpy(row, emulator::exchange(4 * g + from), sizeof row);
+    for (u32 c = 0; c < 2; c++) std::memcpy(column[c], emulator::exchange(4 * (2 * t + c) + from), sizeof column[c]);
+    for (u32 k = 0; k < 4; k++) {
+      u32 at = 2 * from + k % 2 + k / 2 * 8;
+      for (u32 half = 0; half < 2; half++) rows[half][at] = row[2 * (half + k / 2 * 2) + k % 2];
+      for (u32 c = 0; c < 2; c++) columns[c][at] = column[c][8 + 2 * (k / 2) + k % 2];
     }
   }
+  for (u32 i = 0; i < 4; i++)
+    for (u32 k = 0; k < 16; k++) d[i] += rows[i / 2][k] * columns[i % 2][k];
   emulator::wait_warp();
 }
 
 template <bool TRANSPOSED> void emulated_ldmatrix(u32 (&r)[4], const void *row) {
   u32 lane = threadIdx.x % 32;
+  emulator::expect_aligned(row);
   std::memcpy(emulator::exchange(lane), &row, sizeof row);
   emulator::wait_warp();
   for (u32 i = 0; i < 4; i++) {

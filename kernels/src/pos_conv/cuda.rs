@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{DType, Tensor};
 
 use super::{OP, Sizes};
-use crate::cuda::{Call, Matrix, Product, empty, suffix, upload, zeros};
+use crate::cuda::{Call, Matrix, Product, empty, suffix, zeros};
 use crate::{Error, Result, SeqLens};
 
 /// The most numbers of windows laid out at a time, unless one row has more.
@@ -83,10 +83,7 @@ struct Unfold<'a> {
 
 impl<'a> Unfold<'a> {
     fn new(x: &'a Tensor, seq: &'a SeqLens, sizes: Sizes, before: usize) -> Result<Self> {
-        let fits =
-            |&at: &usize| u32::try_from(at).map_err(|_| Error::Value { op: OP, message: "too many rows".into() });
-        let offsets = upload(&seq.offsets().iter().map(fits).collect::<Result<Vec<u32>>>()?, x)?;
-        Ok(Self { x, seq, offsets, sizes, before })
+        Ok(Self { x, seq, offsets: seq.device(x)?, sizes, before })
     }
 
     fn parts(&self) -> Vec<Range<usize>> {
