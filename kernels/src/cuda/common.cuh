@@ -86,6 +86,26 @@ template <typename T> struct alignas(16) Pack {
   static constexpr u32 N = 16 / sizeof(T);
   T x[N];
 };
+// Halves stay in the words they were read in until one is wanted: the compiler takes an array of them apart at once, and so waits for each load before the next.
+struct Halves {
+  u32 words[4];
+  struct Half {
+    u32 &word;
+    u32 shift;
+    DEVICE operator bf16() const { return bf16{u16(word >> shift)}; }
+    DEVICE Half &operator=(bf16 x) {
+      word = (word & ~(0xffffu << shift)) | u32(x.bits) << shift;
+      return *this;
+    }
+    DEVICE Half &operator=(const Half &x) { return *this = bf16(x); }
+  };
+  DEVICE bf16 operator[](u32 k) const { return bf16{u16(words[k / 2] >> 16 * (k % 2))}; }
+  DEVICE Half operator[](u32 k) { return Half{words[k / 2], 16 * (k % 2)}; }
+};
+template <> struct alignas(16) Pack<bf16> {
+  static constexpr u32 N = 8;
+  Halves x;
+};
 
 // Reads 16 aligned bytes that no one writes meanwhile.
 template <typename T> DEVICE Pack<T> load_pack(const T *p) {
@@ -93,7 +113,7 @@ template <typename T> DEVICE Pack<T> load_pack(const T *p) {
 #ifdef ECHAT_EMULATE
   pack = *reinterpret_cast<const Pack<T> *>(p);
 #else
-  u32 *r = reinterpret_cast<u32 *>(pack.x);
+  u32 *r = reinterpret_cast<u32 *>(&pack);
   asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "l"(p));

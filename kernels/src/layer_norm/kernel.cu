@@ -12,8 +12,9 @@ DEVICE void forward(const T *x, const T *w, const T *b, T *y, float *stats, u32 
   Pack<T> kept[PACKS];
   float sum = 0.0f;
 #pragma unroll
+  for (u32 p = 0; p < PACKS; p++) kept[p] = load_row(x, (p * blockDim.x + threadIdx.x) * N, d, packed);
+#pragma unroll
   for (u32 p = 0; p < PACKS; p++) {
-    kept[p] = load_row(x, (p * blockDim.x + threadIdx.x) * N, d, packed);
     for (u32 k = 0; k < N; k++) sum += to_float(kept[p].x[k]);
   }
   float mean = block_sum(sum) / float(d);
@@ -52,6 +53,12 @@ template <typename T, u32 PACKS>
 DEVICE void backward(const T *grad, const T *x, const T *w, const float *stats, T *dx, float *partial, u32 rows, u32 d) {
   constexpr u32 N = Pack<T>::N;
   bool packed = in_packs(grad, d) && in_packs(x, d) && in_packs(w, d) && in_packs(dx, d);
+  // The registers of a wide row are all taken by the sums: the rest comes out of the cache again.
+  constexpr bool KEEP = PACKS <= 2;
+  Pack<T> weights[PACKS];
+#pragma unroll
+  for (u32 p = 0; p < PACKS; p++)
+    if (KEEP) weights[p] = load_row(w, (p * blockDim.x + threadIdx.x) * N, d, packed);
   float dw[PACKS][N] = {}, db[PACKS][N] = {};
   for (u64 row = blockIdx.x; row < rows; row += gridDim.x) {
     float mean = stats[2 * row], r = stats[2 * row + 1];
@@ -60,12 +67,20 @@ DEVICE void backward(const T *grad, const T *x, const T *w, const float *stats, 
 #pragma unroll
     for (u32 p = 0; p < PACKS; p++) {
       u32 i = (p * blockDim.x + threadIdx.x) * N;
-      gs[p] = load_row(grad + row * d, i, d, packed);
-      xs[p] = load_row(x + row * d, i, d, packed);
-      Pack<T> weight = load_row(w, i, d, packed);
+      if (KEEP) gs[p] = load_row(grad + row * d, i, d, packed);
+      if (KEEP) xs[p] = load_row(x + row * d, i, d, packed);
+    }
+#pragma unroll
+    for (u32 p = 0; p < PACKS; p++) {
+      u32 i = (p * blockDim.x + threadIdx.x) * N;
+      if (!KEEP) {
+        gs[p] = load_row(grad + row * d, i, d, packed);
+        xs[p] = load_row(x + row * d, i, d, packed);
+        weights[p] = load_row(w, i, d, packed);
+      }
       for (u32 k = 0; k < N; k++) {
         // Past the row's end the gradient is zero.
-        float g = to_float(gs[p].x[k]), v = (to_float(xs[p].x[k]) - mean) * r, weighted = g * to_float(weight.x[k]);
+        float g = to_float(gs[p].x[k]), v = (to_float(xs[p].x[k]) - mean) * r, weighted = g * to_float(weights[p].x[k]);
         constant += weighted;
         along += weighted * v;
         dw[p][k] += g * v;
@@ -78,15 +93,14 @@ DEVICE void backward(const T *grad, const T *x, const T *w, const float *stats, 
 #pragma unroll
     for (u32 p = 0; p < PACKS; p++) {
       u32 i = (p * blockDim.x + threadIdx.x) * N;
-      Pack<T> weight = load_row(w, i, d, packed);
-      // The registers of a wide row are all taken by the sums: it comes out of the cache.
-      if (PACKS > 2) {
+      if (!KEEP) {
+        weights[p] = load_row(w, i, d, packed);
         gs[p] = load_row(grad + row * d, i, d, packed);
         xs[p] = load_row(x + row * d, i, d, packed);
       }
       for (u32 k = 0; k < N; k++) {
         float v = to_float(xs[p].x[k]) - mean;
-        gs[p].x[k] = from_float<T>(r * (to_float(gs[p].x[k]) * to_float(weight.x[k]) - constant - v * along));
+        gs[p].x[k] = from_float<T>(r * (to_float(gs[p].x[k]) * to_float(weights[p].x[k]) - constant - v * along));
       }
       store_row(dx + row * d, i, d, packed, gs[p]);
     }

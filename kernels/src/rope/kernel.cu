@@ -5,22 +5,18 @@ namespace {
 // Rows that a thread has under way.
 constexpr u32 AHEAD = 2;
 
-// Turns x and y by the angle, in numbers of which `c` and `s` are cosine and sine.
-template <typename T> DEVICE void turn_pair(T &x, T &y, float c, float s) {
-  float a = to_float(x), b = to_float(y);
-  x = from_float<T>(a * c - b * s);
-  y = from_float<T>(b * c + a * s);
-}
+// Of the pair (a, b), turned by the angle whose cosine and sine are `c` and `s`, the first and the second.
+DEVICE float first_of(float a, float b, float c, float s) { return a * c - b * s; }
+DEVICE float second_of(float a, float b, float c, float s) { return b * c + a * s; }
 
 // Where no pack lies within one head: pairs `pair` and on of a row, one by one.
 template <typename T>
 DEVICE void turn_loose(const T *x, const float *cos, const float *sin, T *y, u32 pair, u32 pairs, u32 half, float sign) {
   for (u32 p = pair; p < least(pair + Pack<T>::N, pairs); p++) {
     u32 j = p % half, i = p / half * 2 * half + j;
-    T a = x[i], b = x[i + half];
-    turn_pair(a, b, cos[j], sin[j] * sign);
-    y[i] = a;
-    y[i + half] = b;
+    float a = to_float(x[i]), b = to_float(x[i + half]);
+    y[i] = from_float<T>(first_of(a, b, cos[j], sin[j] * sign));
+    y[i + half] = from_float<T>(second_of(a, b, cos[j], sin[j] * sign));
   }
 }
 
@@ -57,7 +53,11 @@ DEVICE void turn(const T *x, const u32 *positions, const float *angles, T *y, u3
       for (u32 k = 0; k < N; k += F) {
         Pack<float> c = *reinterpret_cast<const Pack<float> *>(cos + at + k);
         Pack<float> s = *reinterpret_cast<const Pack<float> *>(sin + at + k);
-        for (u32 f = 0; f < F; f++) turn_pair(as[r].x[k + f], bs[r].x[k + f], c.x[f], s.x[f] * sign);
+        for (u32 f = 0; f < F; f++) {
+          float a = to_float(as[r].x[k + f]), b = to_float(bs[r].x[k + f]);
+          as[r].x[k + f] = from_float<T>(first_of(a, b, c.x[f], s.x[f] * sign));
+          bs[r].x[k + f] = from_float<T>(second_of(a, b, c.x[f], s.x[f] * sign));
+        }
       }
       store_pack(y + (row + r) * width + i, as[r]);
       store_pack(y + (row + r) * width + i + half, bs[r]);

@@ -11,8 +11,9 @@ template <typename T, u32 PACKS> DEVICE void forward(const T *w, T *y, float *no
   Pack<T> kept[PACKS];
   float sum = 0.0f;
 #pragma unroll
+  for (u32 p = 0; p < PACKS; p++) kept[p] = load_row(w, (p * blockDim.x + threadIdx.x) * N, d, packed);
+#pragma unroll
   for (u32 p = 0; p < PACKS; p++) {
-    kept[p] = load_row(w, (p * blockDim.x + threadIdx.x) * N, d, packed);
     for (u32 k = 0; k < N; k++) sum += to_float(kept[p].x[k]) * to_float(kept[p].x[k]);
   }
   float norm = sqrtf(block_sum(sum)), scale = 1.0f / (norm <= eps ? eps : norm);
@@ -38,6 +39,9 @@ template <typename T, u32 PACKS> DEVICE void backward(const T *grad, const T *w,
     u32 i = (p * blockDim.x + threadIdx.x) * N;
     gs[p] = load_row(grad, i, d, packed);
     ws[p] = load_row(w, i, d, packed);
+  }
+#pragma unroll
+  for (u32 p = 0; p < PACKS; p++) {
     for (u32 k = 0; k < N; k++) along += to_float(gs[p].x[k]) * to_float(ws[p].x[k]);
   }
   // Below eps the divisor is a constant, so nothing flows through the norm.
