@@ -13,4 +13,5 @@ pub mod metrics;
 pub mod model;
 pub mod nn;
 pub mod optim;
+pub mod plan;
 pub mod train;

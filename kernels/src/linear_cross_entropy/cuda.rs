@@ -2,12 +2,9 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{Loss, Needs, OP};
+use super::{Loss, Needs, OP, gpu_chunk_rows};
 use crate::Result;
 use crate::cuda::{Call, Matrix, Product, empty, suffix, upload, zeros};
-
-/// The most logits held at a time: half a gigabyte as f32.
-const CHUNK_LOGITS: usize = 1 << 27;
 
 pub(super) fn forward(
     hidden: &Tensor,
@@ -21,7 +18,7 @@ pub(super) fn forward(
     let sums = zeros(2, DType::F64, hidden)?;
     let d_weight = if needs.weight { Some(zeros((v, d), DType::F32, hidden)?) } else { None };
     let d_rows = if needs.hidden { Some(empty((rows.len(), d), dtype, hidden)?) } else { None };
-    let chunk = (CHUNK_LOGITS / v.max(1)).clamp(16, rows.len().max(16));
+    let chunk = gpu_chunk_rows(v, rows.len());
     for (first, rows) in rows.chunks(chunk).enumerate().map(|(i, rows)| (i * chunk, rows)) {
         let n = rows.len();
         let x = gather(hidden, rows, d)?;

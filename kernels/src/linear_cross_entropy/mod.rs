@@ -50,6 +50,14 @@ pub const fn chunk_rows(v: usize) -> usize {
     }
 }
 
+/// The most logits a GPU holds at a time: half a gigabyte as f32.
+const GPU_CHUNK_LOGITS: usize = 1 << 27;
+
+/// [`chunk_rows`] on a GPU, of `rows` labelled ones.
+pub fn gpu_chunk_rows(v: usize, rows: usize) -> usize {
+    (GPU_CHUNK_LOGITS / v.max(1)).clamp(16, rows.max(16))
+}
+
 /// The cross-entropy of `labels` under the logits `hidden[rows] weight^T`, for `hidden` [t, d] and `weight` [v, d], with
 /// the gradients `needs` names. `rows` are the labelled rows of `hidden`, `labels` their classes.
 ///

@@ -8,6 +8,7 @@ mod eval;
 mod export;
 mod gpu_check;
 mod mini;
+mod plan;
 mod prepare;
 mod synth;
 mod train;
@@ -42,6 +43,7 @@ enum Command {
     Eval(eval::EvalArgs),
     Chat(chat::ChatArgs),
     Export(export::ExportArgs),
+    Plan(plan::PlanArgs),
     GpuCheck(gpu_check::GpuCheckArgs),
     Synth(synth::SynthArgs),
     Mini(mini::MiniArgs),
@@ -79,6 +81,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Eval(args) => eval::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::GpuCheck(args) => gpu_check::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Mini(args) => mini::run(args),

@@ -4,6 +4,7 @@ mod attention;
 mod conv;
 mod dropout;
 mod embed;
+pub mod ledger;
 mod linear;
 mod loss;
 mod norm;

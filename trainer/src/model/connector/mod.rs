@@ -2,6 +2,7 @@
 
 mod config;
 mod conv;
+mod cost;
 mod layer;
 mod linear;
 mod qformer;

@@ -3,6 +3,7 @@
 mod architecture;
 mod block;
 mod cache;
+mod cost;
 
 use std::path::PathBuf;
 use std::rc::Rc;

@@ -92,12 +92,21 @@ pub struct Built {
 impl Built {
     /// Builds the model on `device` and loads or draws its weights.
     pub fn new(sections: &Sections, device: &Device) -> Result<Self, BuildError> {
+        Self::build(sections, device, false)
+    }
+
+    /// The model's shapes from its `config.json` files alone: parameters that can be counted, in next to no memory.
+    pub fn shapes(sections: &Sections) -> Result<Self, BuildError> {
+        Self::build(sections, &Device::Cpu, true)
+    }
+
+    fn build(sections: &Sections, device: &Device, shapes: bool) -> Result<Self, BuildError> {
         let dtype = match sections.model.precision {
             Precision::F32 => DType::F32,
             Precision::Bf16 => DType::BF16,
         };
         let (params, device, seed) = (Params::new(), device.clone(), sections.model.seed);
-        let mut build = Builder { params, dtype, device, seed, notes: Vec::new() };
+        let mut build = Builder { params, dtype, device, seed, shapes, notes: Vec::new() };
         let architecture = Architecture::read(&sections.decoder.path)?;
         let (speech, encoder) = match sections.encoder {
             Some(encoder) => {
@@ -111,7 +120,7 @@ impl Built {
         };
         let (decoder, decoder_manifest) = build.decoder(sections.decoder, architecture)?;
         let Builder { params, mut notes, .. } = build;
-        for path in &sections.model.init {
+        for path in sections.model.init.iter().filter(|_| !shapes) {
             notes.push(initialise(&params, path)?);
         }
         let model = EChat { speech, decoder };
@@ -124,10 +133,18 @@ struct Builder {
     dtype: DType,
     device: Device,
     seed: u64,
+    /// Nothing is loaded or drawn.
+    shapes: bool,
     notes: Vec<String>,
 }
 
 impl Builder {
+    /// What no file holds.
+    fn fresh(&mut self, prefix: &'static str, group: Group) -> Loader<'_> {
+        let to = self.to(prefix, group);
+        if self.shapes { Loader::shapes(&mut self.params, to) } else { Loader::random(self.seed, &mut self.params, to) }
+    }
+
     fn to(&self, prefix: &'static str, group: Group) -> Destination {
         Destination { prefix, group, dtype: self.dtype, device: self.device.clone() }
     }
@@ -140,22 +157,19 @@ impl Builder {
     ) -> Result<(SpeechPath, Manifest), BuildError> {
         let hubert_config = HubertConfig::read(config)?;
         let (d, layers) = (hubert_config.hidden_size, hubert_config.summed_layers());
-        let to = self.to("encoder", Group::Encoder);
-        let (encoder, loaded) = if config.random_init {
-            Hubert::load(Loader::random(self.seed, &mut self.params, to), hubert_config)?
+        let (encoder, loaded) = if config.random_init || self.shapes {
+            Hubert::load(self.fresh("encoder", Group::Encoder), hubert_config)?
         } else {
+            let to = self.to("encoder", Group::Encoder);
             let file = Checkpoint::open(&config.path)?;
             Hubert::load(Loader::from_checkpoint(file, &weights::HUBERT, &mut self.params, to), hubert_config)?
         };
         self.notes.extend(loaded.report.warning(&config.path));
         let speech_layer_weights = self.layer_weights("speech_layer_weights", Group::Encoder, layers)?;
-        let to = self.to("connector", Group::Connector);
-        let connector =
-            Connector::build(&Loader::random(self.seed, &mut self.params, to), sections.connector, d, d_llm)?;
+        let connector = Connector::build(&self.fresh("connector", Group::Connector), sections.connector, d, d_llm)?;
         let emotion = if sections.model.emotion {
             let weights = self.layer_weights("emotion_layer_weights", Group::Emotion, layers)?;
-            let to = self.to("emotion", Group::Emotion);
-            let branch = EmotionBranch::build(&Loader::random(self.seed, &mut self.params, to), d, d_llm)?;
+            let branch = EmotionBranch::build(&self.fresh("emotion", Group::Emotion), d, d_llm)?;
             Some((weights, branch))
         } else {
             None
@@ -176,10 +190,10 @@ impl Builder {
         config: &DecoderConfig,
         architecture: Architecture,
     ) -> Result<(Decoder, Manifest), BuildError> {
-        let to = self.to("decoder", Group::Decoder);
-        let loader = if config.random_init {
-            Loader::random(self.seed, &mut self.params, to)
+        let loader = if config.random_init || self.shapes {
+            self.fresh("decoder", Group::Decoder)
         } else {
+            let to = self.to("decoder", Group::Decoder);
             let file = Checkpoint::open(&config.path)?;
             Loader::from_checkpoint(file, &weights::DECODER, &mut self.params, to)
         };

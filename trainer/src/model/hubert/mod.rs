@@ -4,6 +4,7 @@
 //! convolution, norms after each block) and the large one (layer norms, norms before each block).
 
 mod config;
+mod cost;
 mod error;
 mod frontend;
 mod layer;
