@@ -32,7 +32,13 @@ pub enum Error {
     Kernel(#[from] echat_kernels::Error),
     /// A step failed.
     #[error(transparent)]
-    Train(#[from] crate::train::Error),
+    Train(Box<crate::train::Error>),
+}
+
+impl From<crate::train::Error> for Error {
+    fn from(error: crate::train::Error) -> Self {
+        Self::Train(Box::new(error))
+    }
 }
 
 impl From<candle_core::Error> for Error {
