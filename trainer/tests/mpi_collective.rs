@@ -172,7 +172,7 @@ fn program_sums() {
 #[test]
 #[ignore = "a rank of another test"]
 fn program_operations() {
-    job(&DistConfig { timeout_seconds: 30 }, |c| {
+    job(&DistConfig { timeout_seconds: 30, ..DistConfig::default() }, |c| {
         let (rank, size) = (c.world().rank, c.world().size);
         assert_eq!((c.world().local_rank, c.world().local_size), (rank, size));
 
@@ -248,7 +248,7 @@ fn program_killed_rank_1() {
 #[test]
 #[ignore = "a rank of another test"]
 fn program_hung_rank_2() {
-    job(&DistConfig { timeout_seconds: 2 }, |c| {
+    job(&DistConfig { timeout_seconds: 2, ..DistConfig::default() }, |c| {
         if c.world().rank == 2 {
             sleep(DEADLINE);
         }

@@ -113,8 +113,8 @@ fn run(stage: u8, recompute: bool, micro_batches: &[&[usize]]) -> Run {
     let scale = LossScale::new(alpha, tokens as f64, utterances as f64);
     let mut solo = Solo::new(World::single("test"));
     let rng = StepRng::new(0, 0);
-    let (sums, work) = accumulate(&built.model, &layout, &buckets, &mut solo, &batches, rng, scale).unwrap();
-    Run { sums, work, buckets, built }
+    let (tally, work) = accumulate(&built.model, &layout, &buckets, &mut solo, &batches, rng, scale).unwrap();
+    Run { sums: tally.read().unwrap(), work, buckets, built }
 }
 
 fn rel_l2(got: &[f32], want: &[f32]) -> f64 {
