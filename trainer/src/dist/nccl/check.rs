@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::super::{Collective, Error, Result, Solo, World};
 use super::Nccl;
+use super::link::Link;
 
 /// Numbers in the tensors that are summed: around what NCCL cuts them by, and enough to take a while.
 const LENGTHS: [usize; 5] = [1, 1_023, 65_537, 1_000_003, 1 << 24];
@@ -29,7 +30,7 @@ pub struct Checked {
 pub fn check(device: &Device) -> Result<Checked> {
     let mut nccl = Nccl::new(Box::new(Solo::new(World::single("here"))), None);
     nccl.attach(device)?;
-    let version = super::Library::open(&super::NAMES)?.version();
+    let version = nccl.link.as_ref().map(Link::version).unwrap_or_default();
     in_place(&mut nccl, device)?;
     in_order(&mut nccl, device)?;
     let waited = nccl.waited();

@@ -117,7 +117,8 @@ impl Library {
             // SAFETY: loading NCCL does nothing but set it up.
             match unsafe { libloading::Library::new(*name) } {
                 Ok(library) => return Self::check(Box::leak(Box::new(library)), name),
-                Err(e) => reasons.push(e.to_string()),
+                // The cause alone names the file, and what of it is missing.
+                Err(e) => reasons.push(std::error::Error::source(&e).unwrap_or(&e).to_string()),
             }
         }
         let reason = format!(
@@ -202,6 +203,11 @@ pub struct Comm {
 unsafe impl Send for Comm {}
 
 impl Comm {
+    /// The library's version.
+    pub fn version(&self) -> String {
+        self.library.version()
+    }
+
     /// Whether what was asked last has been done; an error if it, or anything since, has failed.
     pub fn is_ready(&self, call: &'static str) -> Result<bool> {
         let mut state = SUCCESS;
@@ -246,9 +252,10 @@ impl Comm {
     /// Ends what of it is running on the GPU, waiting `limit` for that at most.
     pub fn abort(self, limit: Duration) {
         let (done, is_done) = std::sync::mpsc::channel();
-        // SAFETY: the communicator is alive, and after this nobody has it.
         std::thread::spawn(move || {
+            // All of it moves here, not its pointer alone, which may not.
             let comm = self;
+            // SAFETY: the communicator is alive, and nobody else has it any more.
             let code = unsafe { (comm.library.abort)(comm.handle) };
             let _ = done.send(code);
         });

@@ -18,7 +18,8 @@ pub struct Link {
     compute: Arc<CudaStream>,
     /// What it sums on.
     stream: Arc<CudaStream>,
-    started: u64,
+    /// The number of the latest sum.
+    latest: u64,
     under_way: BTreeMap<u64, Sum>,
     /// Of each sum that was finished since the last [`Link::count_waits`], before and after the compute stream waited for it.
     waits: Vec<[CudaEvent; 2]>,
@@ -29,7 +30,7 @@ pub struct Link {
 /// A sum under way.
 struct Sum {
     /// Kept from being freed.
-    _tensors: [Tensor; 2],
+    tensors: [Tensor; 2],
     /// Comes after it on its stream.
     done: Option<CudaEvent>,
 }
@@ -60,7 +61,12 @@ impl Link {
         let stream = context.new_stream_with_priority(greatest).map_err(failed)?;
         let comm = library.connect(id, rank, size)?;
         let (under_way, waits) = (BTreeMap::new(), Vec::new());
-        Ok(Self { comm, compute, stream, started: 0, under_way, waits, waited: Duration::ZERO, mark: None })
+        Ok(Self { comm, compute, stream, latest: 0, under_way, waits, waited: Duration::ZERO, mark: None })
+    }
+
+    /// The library's version.
+    pub fn version(&self) -> String {
+        self.comm.version()
     }
 
     /// [`Comm::is_ready`].
@@ -68,21 +74,21 @@ impl Link {
         self.comm.is_ready(call)
     }
 
-    /// Asks for the sum of `from` over all ranks in `to`, or in the same place, after all that the GPU was asked for; [`Link::started`] must
+    /// Asks for the sum of `from` over all ranks in `to`, or in the same place, after all that the GPU was asked for; [`Link::queued`] must
     /// follow as soon as the communicator is ready, and [`Link::finish`] some time after that. Returns a number to know the sum by.
     pub fn start(&mut self, from: Tensor, to: Tensor) -> Result<u64> {
         let before = self.compute.record_event(None).map_err(failed)?;
         self.stream.wait(&before).map_err(failed)?;
-        self.started += 1;
+        self.latest += 1;
         // Before it is asked for: it may be on its way even if that fails.
         let tensors = [from, to];
-        let sum = self.under_way.entry(self.started).or_insert(Sum { _tensors: tensors, done: None });
-        self.comm.all_reduce(&sum._tensors[0], &sum._tensors[1], &self.stream)?;
-        Ok(self.started)
+        let sum = self.under_way.entry(self.latest).or_insert(Sum { tensors, done: None });
+        self.comm.all_reduce(&sum.tensors[0], &sum.tensors[1], &self.stream)?;
+        Ok(self.latest)
     }
 
     /// The sum `id` is on its stream.
-    pub fn started(&mut self, id: u64) -> Result<()> {
+    pub fn queued(&mut self, id: u64) -> Result<()> {
         let sum = self.under_way.get_mut(&id).ok_or(Error::NotStarted)?;
         sum.done = Some(self.stream.record_event(None).map_err(failed)?);
         Ok(())

@@ -62,10 +62,11 @@ impl Nccl {
 
     /// Starts the sum of `from` over all ranks, to be written to `to`: the same tensor, or one that overlaps it nowhere.
     fn start_into(&mut self, from: &Tensor, to: &Tensor) -> Result<Pending> {
-        let id = self.link.as_mut().ok_or(Error::NotStarted)?.start(from.clone(), to.clone())?;
+        let started = self.link.as_mut().ok_or(Error::NotStarted)?.start(from.clone(), to.clone());
+        let id = started.map_err(|error| roll_call(&mut *self.host, self.timeout, error))?;
         // Before that it is not on its stream.
         self.until("all-reduce", |_, ready| Ok(ready))?;
-        self.link.as_mut().ok_or(Error::NotStarted)?.started(id)?;
+        self.link.as_mut().ok_or(Error::NotStarted)?.queued(id)?;
         Ok(Pending(State::Queued(id)))
     }
 
