@@ -101,3 +101,11 @@ fn wrong_shapes_are_errors() {
     assert!(backward(&x, &x, &w, &random(1, &[1, 2]), &seq, true).is_err());
     assert!(backward(&x, &x, &w, &stats, &other, true).is_err());
 }
+
+#[cfg(feature = "emulate")]
+emulated!(
+    matches_the_reference_at_ragged_sizes,
+    a_sequence_is_bitwise_the_same_alone_and_packed,
+    stores_bf16,
+    wrong_shapes_are_errors
+);

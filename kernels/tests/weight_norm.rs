@@ -100,3 +100,12 @@ fn rejects_what_does_not_fit() {
     assert!(weight_norm::backward(&other, &v, &g).is_err());
     assert!(weight_norm::backward(&grad, &v, &other).is_err());
 }
+
+#[cfg(feature = "emulate")]
+emulated!(
+    agrees_with_the_reference,
+    no_weights_are_no_work,
+    bf16_storage_rounds_once,
+    each_tap_has_the_norm_it_is_given,
+    rejects_what_does_not_fit
+);

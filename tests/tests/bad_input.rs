@@ -84,6 +84,13 @@ fn a_malformed_manifest_line_is_named() {
     expect_refused(&fixture, &sets, &["bad.jsonl:3: ", "`glad`", "cheerful, fearful, angry, sad, neutral"]);
 }
 
+#[test]
+fn nccl_without_gpus_says_what_to_set() {
+    let why = if cfg!(feature = "cuda") { "the ranks compute on the CPU" } else { "built without GPUs" };
+    let parts = ["dist.collective = \"nccl\"", why, "dist.collective = \"auto\""];
+    expect_refused(&Fixture::new(), &["dist.collective=\"nccl\"", "dist.device=\"cpu\""], &parts);
+}
+
 /// Cuts a file in half.
 fn truncate(path: &Path) {
     let file = OpenOptions::new().write(true).open(path).unwrap();

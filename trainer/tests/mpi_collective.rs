@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use echat::dist::{self, Collective, DistConfig, Error, World};
+use echat::dist::{self, Collective, DistConfig, Error, Waiting, World};
 use sha2::{Digest, Sha256};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -121,6 +121,21 @@ fn a_hung_rank_is_named_after_the_timeout() {
     assert!(said[0].starts_with("rank 0 on ") && said[0].contains("in all-reduce for rank 2 on "), "{}", said[0]);
 }
 
+#[test]
+fn a_rank_missing_from_a_wait_by_other_means_is_named() {
+    for (program, call) in [("program_waiting_on_gpus", "in the GPUs' sum"), ("program_roll_call", "in a roll call")] {
+        let outcome = mpirun(3, program);
+        assert!(!outcome.success);
+        let said: Vec<&str> = outcome.stderr.lines().filter(|l| l.starts_with("rank ")).collect();
+        assert_eq!(said.len(), 1, "{}", outcome.stderr);
+        assert!(
+            said[0].starts_with("rank 0 on ") && said[0].contains(&format!("{call} for rank 2 on ")),
+            "{}",
+            said[0]
+        );
+    }
+}
+
 // The programs.
 
 /// Around the limits of Open MPI's algorithms and of one MPI call.
@@ -172,7 +187,7 @@ fn program_sums() {
 #[test]
 #[ignore = "a rank of another test"]
 fn program_operations() {
-    job(&DistConfig { timeout_seconds: 30 }, |c| {
+    job(&DistConfig { timeout_seconds: 30, ..DistConfig::default() }, |c| {
         let (rank, size) = (c.world().rank, c.world().size);
         assert_eq!((c.world().local_rank, c.world().local_size), (rank, size));
 
@@ -248,7 +263,7 @@ fn program_killed_rank_1() {
 #[test]
 #[ignore = "a rank of another test"]
 fn program_hung_rank_2() {
-    job(&DistConfig { timeout_seconds: 2 }, |c| {
+    job(&DistConfig { timeout_seconds: 2, ..DistConfig::default() }, |c| {
         if c.world().rank == 2 {
             sleep(DEADLINE);
         }
@@ -259,4 +274,29 @@ fn program_hung_rank_2() {
         let pending = c.start_all_reduce(vec![0.0; 10])?;
         c.wait(pending).map(|_| ())
     });
+}
+
+/// Waits as for a GPU, with a limit of `seconds`; rank 2 does not come.
+fn wait_without_rank_2(seconds: u64, mut waiting: Waiting) {
+    job(&DistConfig { timeout_seconds: seconds, ..DistConfig::default() }, |c| {
+        if c.world().rank == 2 {
+            sleep(DEADLINE);
+        }
+        loop {
+            c.watch(&mut waiting)?;
+            sleep(Duration::from_micros(100));
+        }
+    });
+}
+
+#[test]
+#[ignore = "a rank of another test"]
+fn program_waiting_on_gpus() {
+    wait_without_rank_2(2, Waiting::new("the GPUs' sum", "nobody"));
+}
+
+#[test]
+#[ignore = "a rank of another test"]
+fn program_roll_call() {
+    wait_without_rank_2(3600, Waiting { at_once: true, ..Waiting::new("a roll call", "nobody") });
 }

@@ -124,6 +124,27 @@ DEVICE void store_keys(bf16 *to, const Problem &p, const Place &place, bf16 *til
   store_rows<D>(to + row * stride + place.head * p.dh, stride, count > own ? count - own : 0, p.dh, tile, own, sums, factor);
 }
 
+// Adds to the gradients of a warp's keys from `first` on what C queries from q0 make of them: rows of a tile from `column` on, beginning at qs and gs.
+template <u32 D, u32 M, u32 Q, u32 C, bool OF_K, bool OF_V, bool DROPOUT, typename Dk, typename Dv, typename Keys, typename Values>
+DEVICE void add_queries(Dk &dks, Dv &dvs, const Keys &keys, const Values &values, const bf16 *qs, const bf16 *gs, const Statistics<Q> &of,
+                        u32 column, const Place &place, u32 first, u32 q0, const Problem &p) {
+  float s[M][C / 8][4];
+  u32 weights[M][C / 16][4];
+  dot_products(s, keys, qs);
+  u32 bits = probabilities<M, C / 8, Q, DROPOUT>(s, of, column, place, first, q0, p);
+  if constexpr (OF_V) {
+    pack_kept<M, C / 8, DROPOUT>(weights, s, bits);
+    add_weighted<D>(dvs, weights, gs);
+  }
+  if constexpr (OF_K) {
+    float d[M][C / 8][4];
+    dot_products(d, values, gs);
+    score_gradients<M, C / 8, Q, DROPOUT>(d, s, of, column, bits, p);
+    pack(weights, d);
+    add_weighted<D>(dks, weights, qs);
+  }
+}
+
 template <u32 D, u32 M, u32 W, u32 Q, u32 C, bool K_HELD, bool V_HELD, bool OF_K, bool OF_V, bool DROPOUT>
 DEVICE void backward_k(const bf16 *grad, const bf16 *q, const bf16 *k, const bf16 *v, const float *lse, const float *delta, bf16 *dk,
                        bf16 *dv, const Problem p) {
@@ -183,21 +204,7 @@ DEVICE void backward_k(const bf16 *grad, const bf16 *q, const bf16 *k, const bf1
 #pragma unroll 1
     for (u32 c = 0; c < Q && q0 + c < place.lq && first < place.lk; c += C) {
       if (place.seen(q0 + c + C - 1) <= first) continue;  // None of the queries sees any of the warp's keys.
-      float s[M][C / 8][4];
-      u32 weights[M][C / 16][4];
-      dot_products(s, keys, qs + c * D);
-      u32 bits = probabilities<M, C / 8, Q, DROPOUT>(s, statistics[stage], c, place, first, q0 + c, p);
-      if constexpr (OF_V) {
-        pack_kept<M, C / 8, DROPOUT>(weights, s, bits);
-        add_weighted<D>(dvs, weights, gs + c * D);
-      }
-      if constexpr (OF_K) {
-        float d[M][C / 8][4];
-        dot_products(d, values, gs + c * D);
-        score_gradients<M, C / 8, Q, DROPOUT>(d, s, statistics[stage], c, bits, p);
-        pack(weights, d);
-        add_weighted<D>(dks, weights, qs + c * D);
-      }
+      add_queries<D, M, Q, C, OF_K, OF_V, DROPOUT>(dks, dvs, keys, values, qs + c * D, gs + c * D, statistics[stage], c, place, first, q0 + c, p);
     }
     if (loads && threadIdx.x < Q) next.store<DROPOUT>(statistics[stage ^ 1]);
     q0 = next_q0;

@@ -27,6 +27,17 @@ DEVICE void make_delta(float *mean, float *delta, const bf16 *out, const bf16 *g
   __syncwarp();
 }
 
+// What is taken from the scores of a warp's queries.
+template <u32 M> DEVICE void load_bases(float (&base)[M][2], const float *lse, u32 own, u32 count) {
+#pragma unroll
+  for (u32 m = 0; m < M; m++)
+#pragma unroll
+    for (u32 i = 0; i < 2; i++) {
+      u32 at = own + 16 * m + 8 * i + threadIdx.x % WARP / 4;
+      base[m][i] = at < count ? base_of(lse[at]) : INFINITY;
+    }
+}
+
 // Turns scores, unseen ones -infinity, and the gradients d of kept probabilities into the gradients of scores.
 template <u32 M, u32 N, bool DROPOUT>
 DEVICE void score_gradients(float (&s)[M][N][4], const float (&d)[M][N][4], const float (&base)[M][2], const float (&mean)[M][2],
@@ -64,13 +75,7 @@ DEVICE void backward_q(const bf16 *grad, const bf16 *q, const bf16 *k, const bf1
     load_keys<D, K, FORWARD_THREADS>(stages, k, v, p, here, 0);
     if constexpr (DROPOUT) row_keys_of(row_keys, p, here, here.first + own);
     if (threadIdx.x == 0) place = here;
-#pragma unroll
-    for (u32 m = 0; m < M; m++)
-#pragma unroll
-      for (u32 i = 0; i < 2; i++) {
-        u32 at = own + 16 * m + 8 * i + threadIdx.x % WARP / 4;
-        base[m][i] = at < count ? base_of(lse[u64(here.head) * p.tq + row + at]) : INFINITY;
-      }
+    load_bases(base, lse + u64(here.head) * p.tq + row, own, count);
   }
   copy_async_wait<0>();
   __syncthreads();

@@ -2,6 +2,8 @@
 //! the first convolution of HuBERT-base (`feat_extract_norm = "group"`), on a packed batch.
 
 pub mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Tensor};
@@ -20,6 +22,10 @@ pub fn forward(x: &Tensor, w: &Tensor, b: &Tensor, seq: &SeqLens, eps: f64) -> R
     expect_shape(OP, "x", x, &[seq.total(), c])?;
     expect_shape(OP, "w", w, &[c])?;
     expect_shape(OP, "b", b, &[c])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return cuda::forward(x, w, b, seq, eps);
+    }
     let (y, stats) = cpu::forward(&read(OP, x)?, &read(OP, w)?, &read(OP, b)?, seq, eps);
     Ok((write(OP, y, x.shape(), x.dtype())?, write(OP, stats, (seq.count(), 2, c), DType::F32)?))
 }
@@ -38,6 +44,10 @@ pub fn backward(
     expect_shape(OP, "grad", grad, x.dims())?;
     expect_shape(OP, "w", w, &[c])?;
     expect_shape(OP, "stats", stats, &[seq.count(), 2, c])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return cuda::backward(grad, x, w, stats, seq, need_weight);
+    }
     let (dx, dw, db) = cpu::backward(&read(OP, grad)?, &read(OP, x)?, &read(OP, w)?, &read(OP, stats)?, seq);
     let weights = if need_weight { Some((write(OP, dw, c, DType::F32)?, write(OP, db, c, DType::F32)?)) } else { None };
     Ok((write(OP, dx, x.shape(), grad.dtype())?, weights))

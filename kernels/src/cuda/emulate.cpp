@@ -35,6 +35,8 @@ echat_switch:
 namespace emulator {
 namespace {
 constexpr size_t STACK = 256 << 10;
+// Bytes after a block's shared memory, which no thread writes.
+constexpr size_t GUARD = 1 << 10;
 
 enum class State { Ready, Warp, Block, Done };
 
@@ -56,6 +58,7 @@ struct Fiber {
 struct Machine {
   std::vector<Fiber> fibers;
   std::vector<u8> shared;
+  size_t shared_size = 0;
   void *scheduler = nullptr;
   u32 current = 0;
   const Kernel *kernel = nullptr;
@@ -154,6 +157,8 @@ void run_block(u32 threads, bool backwards) {
   }
   for (u32 i = 0; i < threads; i++)
     if (machine.fibers[i].state != State::Done) fail("its threads wait for each other");
+  for (size_t i = 0; i < GUARD; i++)
+    if (shared_memory()[machine.shared_size + i] != 0xff) fail("wrote past its shared memory");
 }
 }  // namespace
 
@@ -197,7 +202,8 @@ extern "C" int echat_emulate(const char *name, const u32 *grid, u32 threads, siz
   machine.kernel = &kernel;
   machine.args = args;
   if (machine.fibers.size() < threads) machine.fibers.resize(threads);
-  machine.shared.assign(shared + 128, 0);
+  machine.shared.assign(shared + 128 + GUARD, 0);
+  machine.shared_size = shared;
   blockDim = Index3{threads, 1, 1};
   gridDim = Index3{grid[0], grid[1], grid[2]};
   u32 number = 0;

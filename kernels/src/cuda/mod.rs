@@ -56,6 +56,16 @@ pub(crate) fn takes(t: &Tensor) -> bool {
     t.device().is_cuda()
 }
 
+/// Where the elements of `t`, contiguous and on a GPU, lie in its memory: for libraries that work on them there. They must come
+/// after what the tensor's device was asked for before, and before what it is asked for next.
+#[cfg(feature = "cuda")]
+pub fn pointer(t: &Tensor) -> Result<u64> {
+    match t.device() {
+        Device::Cuda(_) => Ok(call::address("pointer", t)?.1),
+        device => Err(Error::Device { op: "pointer", device: format!("{device:?}") }),
+    }
+}
+
 /// A tensor whose elements are still to be written, on the device of `like`.
 pub(crate) fn empty(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Result<Tensor> {
     let shape = shape.into();

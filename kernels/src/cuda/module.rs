@@ -63,7 +63,12 @@ pub(super) fn launch(
     let Some(loaded) = functions.get_mut(&key) else { return Ok(()) };
     if shared > loaded.shared {
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        loaded.function.set_attribute(attribute, shared as i32).w()?;
+        loaded.function.set_attribute(attribute, shared as i32).map_err(|_| {
+            let kib = shared.div_ceil(1024);
+            let message =
+                format!("kernel {} needs {kib} KiB of shared memory for a block, more than this GPU has", kernel.name);
+            Error::Value { op: kernel.op, message }
+        })?;
         loaded.shared = shared;
     }
     // SAFETY: an op's `cuda.rs` passes what its `kernel.cu` declares (the emulated tests compare the two); memory is freed in the order of the stream.

@@ -2,6 +2,8 @@
 //! `dim=2`: `w[:, :, k] = g[k] v[:, :, k] / |v[:, :, k]|`, a norm over the first two axes for each k.
 
 mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Tensor};
@@ -25,6 +27,10 @@ fn dims3(what: &'static str, t: &Tensor) -> Result<(usize, usize, usize)> {
 pub fn forward(v: &Tensor, g: &Tensor) -> Result<Tensor> {
     let (_, _, k) = dims3("v", v)?;
     expect_shape(OP, "g", g, &[1, 1, k])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(v) {
+        return cuda::forward(v, g);
+    }
     let w = cpu::forward(&read(OP, v)?, &read(OP, g)?);
     write(OP, w, v.shape(), v.dtype())
 }
@@ -37,6 +43,10 @@ pub fn backward(grad: &Tensor, v: &Tensor, g: &Tensor) -> Result<(Tensor, Tensor
     let (_, _, k) = dims3("v", v)?;
     expect_shape(OP, "grad", grad, v.dims())?;
     expect_shape(OP, "g", g, &[1, 1, k])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(v) {
+        return cuda::backward(grad, v, g);
+    }
     let (dv, dg) = cpu::backward(&read(OP, grad)?, &read(OP, v)?, &read(OP, g)?);
     Ok((write(OP, dv, v.shape(), DType::F32)?, write(OP, dg, (1, 1, k), DType::F32)?))
 }

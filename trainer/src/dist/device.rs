@@ -18,7 +18,7 @@ choice! {
     }
 }
 
-/// The device of the rank `world` describes: GPU number `local_rank` of its host.
+/// The device of the rank `world` describes: GPU number `local_rank` of those of its host, or the only one it sees.
 pub fn device(config: &DistConfig, world: &World) -> Result<Device> {
     match config.device {
         DeviceKind::Cpu => Ok(Device::Cpu),
@@ -40,8 +40,9 @@ fn gpu(config: &DistConfig, world: &World, asked: bool) -> Result<Device> {
         Ok(0) if !asked => return Ok(Device::Cpu),
         count => count.map_err(failed)?,
     };
-    // Sums through the host may share a GPU: that is for tests.
-    let shared = config.collective == CollectiveKind::Mpi && count > 0;
+    // Sums through the host may share a GPU: that is for tests. Where each sees one alone, a launcher may have given each its own; NCCL
+    // compares.
+    let shared = config.collective == CollectiveKind::Mpi || count == 1;
     if world.local_rank >= count && !shared && count > 0 {
         return Err(Error::TooFewGpus { ranks: world.local_size, host: world.host.clone(), count });
     }

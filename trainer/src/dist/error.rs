@@ -38,6 +38,39 @@ pub enum Error {
         /// Its GPUs.
         count: usize,
     },
+    /// NCCL is wanted where there are no GPUs.
+    #[error(
+        "dist.collective = \"nccl\", but the ranks compute on the CPU: on GPUs (dist.device = \"cuda\") NCCL sums their gradients; else set \
+         dist.collective = \"auto\""
+    )]
+    NcclOnCpu,
+    /// NCCL is wanted of a program that knows no GPUs.
+    #[error(
+        "dist.collective = \"nccl\", but this echat was built without GPUs: see docs/cuda.md, or set dist.collective = \"auto\""
+    )]
+    NcclWithoutCuda,
+    /// NCCL's library cannot be used.
+    #[error("{reason}; dist.collective = \"mpi\" does without NCCL, slowly")]
+    NcclLibrary {
+        /// Why.
+        reason: String,
+    },
+    /// Ranks that cannot sum by NCCL together.
+    #[error("{0}")]
+    NcclRanks(String),
+    /// NCCL, or another rank's, failed.
+    #[error("NCCL: {call}: {message}{missing}")]
+    Nccl {
+        /// What was done.
+        call: &'static str,
+        /// NCCL's words.
+        message: String,
+        /// Ranks that were asked and did not answer, in words, if there are any.
+        missing: String,
+    },
+    /// The driver failed.
+    #[error("the GPU failed: {0} (its kernel log, `dmesg`, may have an Xid line)")]
+    Driver(String),
     /// A rank that does not exist.
     #[error("rank {root} does not exist: there are {size}")]
     Root {

@@ -1,8 +1,9 @@
 //! Collective operations over the ranks of a job.
 //!
 //! [`Collective`] is what training needs from a message-passing library. [`connect`] gives the one that fits the world:
-//! `solo` for one process (no MPI needed or touched), `mpi` for several (cargo feature `mpi`). Every rank calls the same
-//! operations in the same order; sums come out bitwise equal on all ranks, and equal from run to run.
+//! `solo` for one process (no MPI needed or touched), `mpi` for several (cargo feature `mpi`); once it is known what ranks compute
+//! on, [`attach`] has gradients on GPUs summed there, by `nccl` (cargo feature `cuda`). Every rank calls the same operations in the same order;
+//! sums come out bitwise equal on all ranks, and equal from run to run.
 //!
 //! [`run`] is the frame around a job: what fails on one rank ends all of them, with one line that says which and why.
 
@@ -10,7 +11,10 @@ mod device;
 mod error;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "cuda")]
+pub mod nccl;
 mod solo;
+mod waiting;
 
 use std::fmt::Display;
 use std::thread::sleep;
@@ -25,6 +29,7 @@ use crate::config::{choice, section};
 pub use device::{DeviceKind, device};
 pub use error::{Error, Result};
 pub use solo::Solo;
+pub use waiting::Waiting;
 
 choice! {
     /// How gradients are summed over ranks.
@@ -68,6 +73,13 @@ pub trait Collective: Send {
     /// Waits for a sum and returns it, in a buffer of the same length.
     fn wait(&mut self, pending: Pending) -> Result<Vec<f32>>;
 
+    /// From now on sums tensors that are on `device`, a GPU of this rank's own, there, without the memory of the host. All ranks call
+    /// it. Returns what is to be said of it. [`attach`] knows when.
+    fn attach(&mut self, device: &Device) -> Result<Vec<String>> {
+        let _ = device;
+        Err(Error::NcclWithoutCuda)
+    }
+
     /// [`Collective::start_all_reduce`] of the elements of `tensor`, f32 and contiguous, wherever it is: it must be left alone until
     /// [`Collective::finish_sum`] has replaced it by the sum. As given here it goes through the memory of the host.
     fn start_sum(&mut self, tensor: &Tensor) -> Result<Pending> {
@@ -85,6 +97,19 @@ pub trait Collective: Send {
         #[cfg(feature = "cuda")]
         echat_kernels::cuda::synchronize(device)?;
         let _ = device;
+        Ok(())
+    }
+
+    /// The time for which [`Collective::finish_sum`] kept the device from other work, up to the last [`Collective::synchronize`] and since
+    /// this was last asked. It is not known where `finish_sum` itself waits: there a clock tells.
+    fn waited(&mut self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// To be called again and again while waiting for others by other means than these operations: answers ranks that ask who is
+    /// waiting, and errors, naming those that are not, once it has lasted too long.
+    fn watch(&mut self, waiting: &mut Waiting) -> Result<()> {
+        let _ = waiting;
         Ok(())
     }
 
@@ -125,10 +150,20 @@ enum State {
     /// The number by which the implementation knows it.
     #[cfg(feature = "mpi")]
     Started(u64),
+    /// The same, of a sum on a GPU.
+    #[cfg(feature = "cuda")]
+    Queued(u64),
 }
 
 /// The collective for `world`: [`Solo`] for one process, MPI for several.
 pub fn connect(world: World, config: &DistConfig) -> Result<Box<dyn Collective>> {
+    let host = connect_hosts(world, config)?;
+    #[cfg(feature = "cuda")]
+    let host = Box::new(nccl::Nccl::new(host, config.timeout()));
+    Ok(host)
+}
+
+fn connect_hosts(world: World, config: &DistConfig) -> Result<Box<dyn Collective>> {
     if world.size == 1 {
         return Ok(Box::new(Solo::new(world)));
     }
@@ -139,6 +174,18 @@ pub fn connect(world: World, config: &DistConfig) -> Result<Box<dyn Collective>>
         let _ = config.timeout();
         Err(Error::WithoutMpi { size: world.size })
     }
+}
+
+/// Has gradients on `device` summed as `config` says: on GPUs there are several ranks of, or for which it is wanted, by NCCL. All ranks call it,
+/// once, before the first sum. Returns what is to be said of it.
+pub fn attach(collective: &mut dyn Collective, device: &Device, config: &DistConfig) -> Result<Vec<String>> {
+    let by_nccl = match config.collective {
+        CollectiveKind::Auto => device.is_cuda() && collective.world().size > 1,
+        CollectiveKind::Mpi => false,
+        CollectiveKind::Nccl if device.is_cuda() || cfg!(not(feature = "cuda")) => true,
+        CollectiveKind::Nccl => return Err(Error::NcclOnCpu),
+    };
+    if by_nccl { collective.attach(device) } else { Ok(Vec::new()) }
 }
 
 /// Waits, before an error is printed, for lower ranks to print theirs: what all ranks find for themselves (a missing file, a

@@ -32,7 +32,13 @@ pub enum Error {
     Kernel(#[from] echat_kernels::Error),
     /// A step failed.
     #[error(transparent)]
-    Train(#[from] crate::train::Error),
+    Train(Box<crate::train::Error>),
+}
+
+impl From<crate::train::Error> for Error {
+    fn from(error: crate::train::Error) -> Self {
+        Self::Train(Box::new(error))
+    }
 }
 
 impl From<candle_core::Error> for Error {
@@ -84,7 +90,8 @@ impl<'a> Report<'a> {
 pub fn run(device: &Device, level: Level, report: &mut Report) -> Result<Value, Error> {
     let kernels = kernels(device, report)?;
     let parity = parity::run(device, report)?;
-    let mut all = json!({ "kernels": kernels, "tiny": parity });
+    let nccl = nccl(device, report);
+    let mut all = json!({ "kernels": kernels, "tiny": parity, "nccl": nccl });
     if level == Level::Full {
         let speed = speed::run(device, report)?;
         all["steps"] = steps::run(device, &speed.ceilings, report)?;
@@ -112,6 +119,31 @@ fn kernels(device: &Device, report: &mut Report) -> Result<Value, Error> {
         }));
     }
     Ok(Value::Array(rows))
+}
+
+/// A communicator of this GPU alone. Without NCCL one GPU trains all the same, so that it is missing is told and fails nothing.
+#[cfg(feature = "cuda")]
+fn nccl(device: &Device, report: &mut Report) -> Value {
+    use crate::dist::{Error as DistError, nccl};
+    match nccl::check(device) {
+        Ok(checked) => {
+            report.is(&format!("NCCL {}: sums of one rank", checked.version), true);
+            json!({ "version": checked.version })
+        }
+        Err(error @ DistError::NcclLibrary { .. }) => {
+            report.say(&format!("       NCCL: not run: {error}"));
+            json!({ "not_run": error.to_string() })
+        }
+        Err(error) => {
+            report.is(&format!("NCCL: {error}"), false);
+            json!({ "failed": error.to_string() })
+        }
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn nccl(_device: &Device, _report: &mut Report) -> Value {
+    Value::Null
 }
 
 /// Waits until `device` has done what it was asked to.

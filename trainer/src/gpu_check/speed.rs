@@ -52,7 +52,7 @@ pub(super) fn run(device: &Device, report: &mut Report) -> Result<Speed, Error> 
 }
 
 /// The least of five means of `f`, in seconds, each long enough to be timed from the host.
-pub(super) fn seconds(device: &Device, mut f: impl FnMut() -> Result<(), Error>) -> Result<f64, Error> {
+pub(super) fn seconds<R>(device: &Device, mut f: impl FnMut() -> Result<R, Error>) -> Result<f64, Error> {
     f()?;
     wait(device)?;
     let begun = Instant::now();
@@ -62,7 +62,7 @@ pub(super) fn seconds(device: &Device, mut f: impl FnMut() -> Result<(), Error>)
     let mut best = f64::INFINITY;
     for _ in 0..5 {
         let begun = Instant::now();
-        (0..times).try_for_each(|_| f())?;
+        (0..times).try_for_each(|_| f().map(drop))?;
         wait(device)?;
         best = best.min(begun.elapsed().as_secs_f64() / times as f64);
     }
@@ -75,10 +75,10 @@ fn random(shape: &[usize], device: &Device) -> Result<Tensor, Error> {
 
 fn ceilings(device: &Device) -> Result<Ceilings, Error> {
     let flat = random(&[1 << 29], device)?;
-    let copied = seconds(device, || Ok(drop(flat.copy()?)))?;
+    let copied = seconds(device, || Ok(flat.copy()?))?;
     let n = 8192;
     let (x, w) = (random(&[n, n], device)?, random(&[n, n], device)?);
-    let multiplied = seconds(device, || Ok(drop(linear::forward(&x, &w, None)?)))?;
+    let multiplied = seconds(device, || Ok(linear::forward(&x, &w, None)?))?;
     Ok(Ceilings { copy: 2.0 * (1u64 << 30) as f64 / copied, gemm: 2.0 * (n as f64).powi(3) / multiplied })
 }
 
@@ -88,7 +88,7 @@ impl Bench<'_, '_> {
     }
 
     /// Times `f`, which moves so many bytes.
-    fn bytes(&mut self, name: &str, bytes: f64, f: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+    fn bytes<R>(&mut self, name: &str, bytes: f64, f: impl FnMut() -> Result<R, Error>) -> Result<(), Error> {
         let seconds = seconds(self.device, f)?;
         let (rate, share) = (bytes / seconds, bytes / seconds / self.ceilings.copy);
         self.report.say(&format!(
@@ -102,7 +102,7 @@ impl Bench<'_, '_> {
     }
 
     /// Times `f`, which does so many operations.
-    fn flops(&mut self, name: &str, flops: f64, f: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+    fn flops<R>(&mut self, name: &str, flops: f64, f: impl FnMut() -> Result<R, Error>) -> Result<(), Error> {
         let seconds = seconds(self.device, f)?;
         let (rate, share) = (flops / seconds, flops / seconds / self.ceilings.gemm);
         self.report.say(&format!(
@@ -122,12 +122,12 @@ impl Bench<'_, '_> {
         let raw = Tensor::zeros(count, DType::F32, self.device)?;
         let one = (2 * ROWS * d) as f64;
         let name = format!("layer_sum forward, {count} layers [{ROWS}, {d}], with means");
-        self.bytes(&name, one * (count + 1) as f64, || Ok(drop(layer_sum::forward(&layers, &raw, Some(&seq))?)))?;
+        self.bytes(&name, one * (count + 1) as f64, || Ok(layer_sum::forward(&layers, &raw, Some(&seq))?))?;
         let grad = self.random(&[ROWS, d])?;
         let needs = layer_sum::Needs { layers: true, weights: true };
         let name = format!("layer_sum backward, {count} layers [{ROWS}, {d}]");
         self.bytes(&name, one * (2 * count + 1) as f64, || {
-            Ok(drop(layer_sum::backward(Some(&grad), None, &layers, &raw, Some(&seq), needs)?))
+            Ok(layer_sum::backward(Some(&grad), None, &layers, &raw, Some(&seq), needs)?)
         })
     }
 
@@ -135,19 +135,17 @@ impl Bench<'_, '_> {
         for d in [1024, 4096] {
             let (x, g, w) = (self.random(&[ROWS, d])?, self.random(&[ROWS, d])?, self.random(&[d])?);
             let one = (2 * ROWS * d) as f64;
-            self.bytes(&format!("rms_norm forward [{ROWS}, {d}]"), 2.0 * one, || {
-                Ok(drop(rms_norm::forward(&x, &w, 1e-6)?))
-            })?;
+            self.bytes(&format!("rms_norm forward [{ROWS}, {d}]"), 2.0 * one, || Ok(rms_norm::forward(&x, &w, 1e-6)?))?;
             let (_, rstd) = rms_norm::forward(&x, &w, 1e-6)?;
             self.bytes(&format!("rms_norm backward, frozen [{ROWS}, {d}]"), 3.0 * one, || {
-                Ok(drop(rms_norm::backward(&g, &x, &w, &rstd, false)?))
+                Ok(rms_norm::backward(&g, &x, &w, &rstd, false)?)
             })?;
             self.bytes(&format!("layer_norm forward [{ROWS}, {d}]"), 2.0 * one, || {
-                Ok(drop(layer_norm::forward(&x, &w, &w, 1e-5)?))
+                Ok(layer_norm::forward(&x, &w, &w, 1e-5)?)
             })?;
             let (_, stats) = layer_norm::forward(&x, &w, &w, 1e-5)?;
             self.bytes(&format!("layer_norm backward [{ROWS}, {d}]"), 3.0 * one, || {
-                Ok(drop(layer_norm::backward(&g, &x, &w, &stats, true)?))
+                Ok(layer_norm::backward(&g, &x, &w, &stats, true)?)
             })?;
         }
         Ok(())
@@ -157,20 +155,18 @@ impl Bench<'_, '_> {
         let d = 11_008;
         let (gate, up, g) = (self.random(&[ROWS, d])?, self.random(&[ROWS, d])?, self.random(&[ROWS, d])?);
         let one = (2 * ROWS * d) as f64;
-        self.bytes(&format!("swiglu forward [{ROWS}, {d}]"), 3.0 * one, || Ok(drop(swiglu::forward(&gate, &up)?)))?;
-        self.bytes(&format!("swiglu backward [{ROWS}, {d}]"), 5.0 * one, || {
-            Ok(drop(swiglu::backward(&g, &gate, &up)?))
-        })?;
+        self.bytes(&format!("swiglu forward [{ROWS}, {d}]"), 3.0 * one, || Ok(swiglu::forward(&gate, &up)?))?;
+        self.bytes(&format!("swiglu backward [{ROWS}, {d}]"), 5.0 * one, || Ok(swiglu::backward(&g, &gate, &up)?))?;
         let (x, b) = (self.random(&[ROWS, 4096])?, self.random(&[4096])?);
         let one = (2 * ROWS * 4096) as f64;
         self.bytes(&format!("bias and gelu forward [{ROWS}, 4096]"), 2.0 * one, || {
-            Ok(drop(activation::forward(&x, Some(&b), activation::Activation::Gelu)?))
+            Ok(activation::forward(&x, Some(&b), activation::Activation::Gelu)?)
         })?;
         let inv_freq: Vec<f32> = (0..64).map(|j| 10000f32.powf(-2.0 * j as f32 / 128.0)).collect();
         let table = rope::Table::new(&inv_freq, 4096)?;
         let positions: Vec<u32> = (0..ROWS as u32).map(|i| i % 512).collect();
         let x = x.reshape((ROWS, 32, 128))?;
-        self.bytes(&format!("rope [{ROWS}, 32, 128]"), 2.0 * one, || Ok(drop(rope::forward(&x, &positions, &table)?)))
+        self.bytes(&format!("rope [{ROWS}, 32, 128]"), 2.0 * one, || Ok(rope::forward(&x, &positions, &table)?))
     }
 
     /// Forward and backward of both models' heads, 16,384 positions in all.
@@ -187,11 +183,11 @@ impl Bench<'_, '_> {
                 let products = 4.0 * (rows * len * h * dh) as f64 * if causal { 0.5 } else { 1.0 };
                 let what = format!("{h} heads of {dh}, {}, length {len}", if causal { "causal" } else { "full" });
                 self.flops(&format!("attention forward, {what}"), products, || {
-                    Ok(drop(attention::forward(&q, &k, &v, &args)?))
+                    Ok(attention::forward(&q, &k, &v, &args)?)
                 })?;
                 let (out, lse) = attention::forward(&q, &k, &v, &args)?;
                 self.flops(&format!("attention backward, {what}"), 2.5 * products, || {
-                    Ok(drop(attention::backward(&g, &q, &k, &v, &out, &lse, &args)?))
+                    Ok(attention::backward(&g, &q, &k, &v, &out, &lse, &args)?)
                 })?;
             }
         }
@@ -206,7 +202,7 @@ impl Bench<'_, '_> {
         let needs = linear_cross_entropy::Needs { hidden: true, weight: false };
         let flops = 4.0 * (rows * v * d) as f64;
         self.flops(&format!("linear and cross-entropy, {rows} rows, [{v}, {d}] frozen"), flops, || {
-            Ok(drop(linear_cross_entropy::forward(&x, &w, &labels, &labels, needs)?))
+            Ok(linear_cross_entropy::forward(&x, &w, &labels, &labels, needs)?)
         })
     }
 
@@ -218,7 +214,8 @@ impl Bench<'_, '_> {
         let hyper =
             adamw::Hyper { lr: 1e-4, beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.01, step: 1, grad_scale: 1.0 };
         self.bytes("adamw, 100M parameters", 30.0 * n as f64, || {
-            Ok(adamw::step(&p, &m, &v, &g, Some(&compute), hyper)?)
+            adamw::step(&p, &m, &v, &g, Some(&compute), hyper)?;
+            Ok(())
         })
     }
 }

@@ -73,7 +73,7 @@ pub struct Work {
     pub flops: f64,
     /// Positions the decoder read.
     pub positions: f64,
-    /// Time spent waiting for other ranks' gradients.
+    /// Time spent waiting for other ranks' gradients: by this rank, or by its GPU.
     pub waited: Duration,
 }
 
@@ -151,7 +151,8 @@ impl LossScale {
 }
 
 /// Differentiates `batches` one after the other and leaves the global gradient in `buckets`, summed over ranks; each bucket's
-/// all-reduce starts as soon as the last micro-batch has finished it. Returns this rank's losses, and what they cost.
+/// all-reduce starts as soon as the last micro-batch has finished it. Returns this rank's losses, and what they cost; a device may
+/// still be at work on them, and what it waited is not among it.
 pub fn accumulate(
     model: &EChat,
     layout: &Layout,
@@ -202,9 +203,6 @@ struct Reduce<'a> {
 impl Reduce<'_> {
     /// Called by the tape when bucket `bucket` is complete.
     fn start(&mut self, bucket: usize) -> autograd::Result<()> {
-        if self.collective.world().size == 1 {
-            return Ok(());
-        }
         let started = self.collective.start_sum(&self.buckets.get(bucket).grad).and_then(|pending| {
             self.pending.push(pending);
             self.collective.progress()

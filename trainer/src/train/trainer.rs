@@ -51,6 +51,7 @@ impl<'a> Trainer<'a> {
         config.data.validate().map_err(|e| Error::Setting(e.to_string()))?;
         let corpus = Corpus::open_for(&config.data.train, &config.data, collective)?;
         let device = dist::device(&config.dist, collective.world())?;
+        let notes = dist::attach(collective, &device, &config.dist)?;
         let mut model = Model::for_training(config, &device)?;
         let frozen = model.frozen_fingerprints()?;
         model.settle()?;
@@ -69,6 +70,7 @@ impl<'a> Trainer<'a> {
         };
         let cache = open_cache(config, &model, &corpus, collective)?;
         let watch = Watch::open(config, &model, &corpus, collective.world(), progress.step, from.is_some())?;
+        notes.iter().for_each(|note| watch.say(note));
         if reordered {
             watch.say(&format!(
                 "warning: another corpus, mixture, placement or data.global_batch_seconds than before step {}: from here on the order \
@@ -148,7 +150,7 @@ impl<'a> Trainer<'a> {
         let mut counts = [target_tokens(&batches) as f64, emotions as f64];
         self.collective.all_reduce_f64(&mut counts)?;
         let alpha = self.config.train.alpha;
-        let (tally, work) = accumulate(
+        let (tally, mut work) = accumulate(
             &self.model.built.model,
             &self.model.examples.layout,
             &self.model.buckets,
@@ -157,6 +159,9 @@ impl<'a> Trainer<'a> {
             StepRng::new(self.config.output.seed, data.step),
             LossScale::new(alpha, counts[0], counts[1]),
         )?;
+        // Reading would wait too, but for ever if another rank is gone.
+        self.collective.synchronize(&self.model.buckets.device())?;
+        work.waited += self.collective.waited();
         let mut sums = tally.read()?;
         sums.all_reduce(&mut *self.collective)?;
         let norm = self.update(data.step, &sums)?;

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::thread::{panicking, sleep, yield_now};
 use std::time::{Duration, Instant};
 
+use super::waiting::Waiting;
 use super::{Collective, Error, Pending, Result, State, World};
 use ffi::{Comm, MAX_COUNT, Transfer};
 use watch::Watch;
@@ -58,11 +59,10 @@ impl Mpi {
     /// Waits for `transfer`, giving up the processor meanwhile.
     fn complete<T>(&mut self, mut transfer: Transfer<T>) -> Result<(Vec<T>, Vec<T>)> {
         let started = Instant::now();
-        let mut watch = self.timeout.map(|t| Watch::new(t, self.world.rank, &self.hosts));
+        let mut waiting =
+            Waiting::new(transfer.call(), "no rank in particular: all wait, but not for the same operation");
         while !transfer.test()? {
-            if let Some(watch) = &mut watch {
-                watch.look(&mut self.comm, transfer.call())?;
-            }
+            self.watch(&mut waiting)?;
             if started.elapsed() < YIELD_FOR { yield_now() } else { sleep(NAP) }
         }
         transfer.into_buffers().ok_or(Error::NotStarted)
@@ -98,6 +98,16 @@ impl Collective for Mpi {
         let (sent, sum) = self.complete(transfer)?;
         self.spare.push(sent);
         Ok(sum)
+    }
+
+    fn watch(&mut self, waiting: &mut Waiting) -> Result<()> {
+        match self.timeout {
+            Some(timeout) => {
+                let mut watch = Watch { timeout, rank: self.world.rank, hosts: &self.hosts, waiting };
+                watch.look(&mut self.comm)
+            }
+            None => Ok(()),
+        }
     }
 
     fn progress(&mut self) -> Result<()> {

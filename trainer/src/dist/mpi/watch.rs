@@ -6,6 +6,7 @@
 use std::ffi::c_int;
 use std::time::{Duration, Instant};
 
+use super::super::waiting::Waiting;
 use super::super::{Error, Result};
 use super::ffi::Comm;
 
@@ -16,68 +17,56 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// The lowest rank that waits reports; the others give it this long to end the job first.
 const DEFER: Duration = Duration::from_secs(3);
 
-/// One rank's wait in one operation.
+/// Rank `rank` and its wait; `hosts` has the host of each rank.
 pub struct Watch<'a> {
-    timeout: Duration,
-    rank: usize,
-    hosts: &'a [String],
-    started: Instant,
-    looked: Instant,
-    asked: Option<Instant>,
-    waiting: Vec<bool>,
+    pub timeout: Duration,
+    pub rank: usize,
+    pub hosts: &'a [String],
+    pub waiting: &'a mut Waiting,
 }
 
-impl<'a> Watch<'a> {
-    /// Starts to watch; `hosts` has the host of each rank.
-    pub fn new(timeout: Duration, rank: usize, hosts: &'a [String]) -> Self {
+impl Watch<'_> {
+    /// Call it while waiting: answers others, and errors, naming the ranks that do not answer, when the time is up.
+    pub fn look(&mut self, comm: &mut Comm) -> Result<()> {
         let now = Instant::now();
-        let mut waiting = vec![false; hosts.len()];
-        waiting[rank] = true;
-        Self { timeout, rank, hosts, started: now, looked: now, asked: None, waiting }
-    }
-
-    /// Call it while waiting in `call`: answers others, and errors, naming the ranks that do not answer, when the
-    /// time is up.
-    pub fn look(&mut self, comm: &mut Comm, call: &'static str) -> Result<()> {
-        let now = Instant::now();
-        if now - self.looked < LOOK_EVERY {
+        if now - self.waiting.looked < LOOK_EVERY {
             return Ok(());
         }
-        self.looked = now;
+        self.waiting.looked = now;
         while let Some(from) = comm.take_signal(QUESTION)? {
             // An empty message needs no memory and no waiting for.
             drop(comm.signal(from, ANSWER)?);
         }
         while let Some(from) = comm.take_signal(ANSWER)? {
-            self.waiting[from] = true;
+            self.waiting.answered.insert(from);
         }
-        match self.asked {
-            None if now - self.started >= self.timeout => {
+        match self.waiting.asked {
+            None if self.waiting.at_once || now - self.waiting.started >= self.timeout => {
                 for rank in (0..self.hosts.len()).filter(|&r| r != self.rank) {
                     drop(comm.signal(rank, QUESTION)?);
                 }
-                self.asked = Some(now);
+                self.waiting.asked = Some(now);
                 Ok(())
             }
             Some(asked) => {
-                let reporter = self.waiting.iter().position(|&w| w) == Some(self.rank);
+                let reporter = self.waiting.answered.first().is_none_or(|&lowest| self.rank < lowest);
                 let patience = if reporter { ANSWER_WITHIN } else { ANSWER_WITHIN + DEFER };
-                if now - asked < patience { Ok(()) } else { Err(self.report(call)) }
+                if now - asked < patience { Ok(()) } else { Err(self.report()) }
             }
             None => Ok(()),
         }
     }
 
-    fn report(&self, call: &'static str) -> Error {
+    fn report(&self) -> Error {
         let missing: Vec<String> = (0..self.hosts.len())
-            .filter(|&r| !self.waiting[r])
+            .filter(|r| *r != self.rank && !self.waiting.answered.contains(r))
             .map(|r| format!("rank {r} on {}", self.hosts[r]))
             .collect();
         let missing = match missing.len() {
-            0 => "no rank in particular: all wait, but not for the same operation".to_owned(),
+            0 => self.waiting.nobody.to_owned(),
             n if n > 8 => format!("{} and {} more", missing[..8].join(", "), n - 8),
             _ => missing.join(", "),
         };
-        Error::Timeout { call, seconds: self.started.elapsed().as_secs(), missing }
+        Error::Timeout { call: self.waiting.call, seconds: self.waiting.started.elapsed().as_secs(), missing }
     }
 }
