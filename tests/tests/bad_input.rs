@@ -91,6 +91,18 @@ fn nccl_without_gpus_says_what_to_set() {
     expect_refused(&Fixture::new(), &["dist.collective=\"nccl\"", "dist.device=\"cpu\""], &parts);
 }
 
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn gpus_are_asked_of_a_build_without_them() {
+    expect_refused(
+        &Fixture::new(),
+        &["dist.device=\"cuda\""],
+        &["dist.device = \"cuda\"", "built without GPUs", "docs/cuda.md"],
+    );
+    let outcome = Running::start(1, &["gpu-check".to_owned()]).wait();
+    outcome.expect_error(&["built without GPUs", "./launch/build-cuda"]);
+}
+
 /// Cuts a file in half.
 fn truncate(path: &Path) {
     let file = OpenOptions::new().write(true).open(path).unwrap();
