@@ -10,7 +10,7 @@ fn failures(compared: &[Compared]) -> Vec<&Compared> {
 
 #[test]
 fn every_op_agrees_with_its_definition() {
-    let compared = run(&Device::Cpu).unwrap();
+    let compared = run(&Device::Cpu);
     assert!(compared.len() > 250, "{}", compared.len());
     assert!(failures(&compared).is_empty(), "{:#?}", failures(&compared));
 }
@@ -18,7 +18,7 @@ fn every_op_agrees_with_its_definition() {
 #[cfg(feature = "emulate")]
 #[test]
 fn every_op_agrees_with_its_definition_by_kernels() {
-    let compared = echat_kernels::cuda::emulated(|| run(&Device::Cpu)).unwrap();
+    let compared = echat_kernels::cuda::emulated(|| run(&Device::Cpu));
     assert!(failures(&compared).is_empty(), "{:#?}", failures(&compared));
 }
 

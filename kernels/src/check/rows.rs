@@ -7,14 +7,14 @@ use crate::{Result, cross_entropy, elementwise, embedding, layer_norm, rms_norm,
 /// Rows that are and are not whole packs of 16 bytes, narrow and wide.
 const SHAPES: [(usize, usize); 4] = [(67, 1024), (5, 4096), (33, 100), (300, 7)];
 
-pub(super) fn run(check: &mut Check) -> Result<()> {
+pub(super) fn run(check: &mut Check) {
     for shape in SHAPES {
-        norms(check, shape)?;
-        pointwise(check, shape)?;
+        check.attempt("norms", |check| norms(check, shape));
+        check.attempt("pointwise ops", |check| pointwise(check, shape));
     }
-    moves(check)?;
-    rotary(check)?;
-    classes(check)
+    check.attempt("moves of rows", moves);
+    check.attempt("rope", rotary);
+    check.attempt("cross_entropy", classes);
 }
 
 fn norms(check: &mut Check, (t, d): (usize, usize)) -> Result<()> {

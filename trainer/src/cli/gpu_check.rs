@@ -49,15 +49,20 @@ fn check(args: &GpuCheckArgs, level: Level) -> anyhow::Result<()> {
     say(&format!("{gpu}, {:.0} GiB", found.memory as f64 / f64::from(1 << 30)));
     let mut report = Report::new(&mut say);
     let begun = std::time::Instant::now();
-    let mut all = gpu_check::run(&device, level, &mut report)?;
+    let mut all = json!({ "gpu": gpu, "version": env!("CARGO_PKG_VERSION") });
+    let mut written = Ok(());
+    // After each part: what is known is not lost with what follows.
+    gpu_check::run(&device, level, &mut report, &mut |part, values, failed| {
+        all[part] = values;
+        all["failed"] = json!(failed);
+        all["seconds"] = json!(begun.elapsed().as_secs_f64());
+        if let Some(path) = &args.json {
+            written =
+                std::fs::write(path, format!("{all:#}\n")).with_context(|| format!("cannot write {}", path.display()));
+        }
+    });
+    written?;
     let failed = report.failed().to_vec();
-    all["gpu"] = json!(gpu);
-    all["version"] = json!(env!("CARGO_PKG_VERSION"));
-    all["seconds"] = json!(begun.elapsed().as_secs_f64());
-    all["failed"] = json!(failed);
-    if let Some(path) = &args.json {
-        std::fs::write(path, format!("{all:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
-    }
     anyhow::ensure!(failed.is_empty(), "{} checks failed: {}", failed.len(), failed.join("; "));
     super::print(&format!("all checks hold, {:.0} s\n", begun.elapsed().as_secs_f64()))?;
     Ok(())

@@ -86,22 +86,37 @@ impl<'a> Report<'a> {
     }
 }
 
-/// Checks `device`; the measurements as JSON. What fails to hold is in `report`, what could not be done at all is an error.
-pub fn run(device: &Device, level: Level, report: &mut Report) -> Result<Value, Error> {
-    let kernels = kernels(device, report)?;
-    let parity = parity::run(device, report)?;
-    let nccl = nccl(device, report);
-    let mut all = json!({ "kernels": kernels, "tiny": parity, "nccl": nccl });
-    if level == Level::Full {
-        let speed = speed::run(device, report)?;
-        all["steps"] = steps::run(device, &speed.ceilings, report)?;
-        all["speed"] = speed.rows;
+/// Checks `device`, part by part, and gives `measured` the name and the measurements of each as it ends. What fails to hold, or cannot be done, is in `report`; the other
+/// parts follow all the same.
+pub fn run(device: &Device, level: Level, report: &mut Report, measured: &mut dyn FnMut(&str, Value, &[String])) {
+    let mut part = |name: &str, report: &mut Report, values: Result<Value, Error>| {
+        let values = values.unwrap_or_else(|error| {
+            report.is(&format!("{name}: {error}"), false);
+            Value::Null
+        });
+        measured(name, values, report.failed());
+    };
+    let values = kernels(device, report);
+    part("kernels", report, Ok(values));
+    let values = parity::run(device, report);
+    part("tiny", report, values);
+    let values = nccl(device, report);
+    part("nccl", report, Ok(values));
+    if level == Level::Quick {
+        return;
     }
-    Ok(all)
+    let ceilings = match speed::ceilings(device) {
+        Ok(ceilings) => ceilings,
+        Err(error) => return part("speed", report, Err(error)),
+    };
+    let values = steps::run(device, &ceilings, report);
+    part("steps", report, values);
+    let values = speed::run(device, &ceilings, report);
+    part("speed", report, values);
 }
 
-fn kernels(device: &Device, report: &mut Report) -> Result<Value, Error> {
-    let compared = check::run(device)?;
+fn kernels(device: &Device, report: &mut Report) -> Value {
+    let compared = check::run(device);
     let mut rows = Vec::new();
     let ops: std::collections::BTreeSet<_> = compared.iter().map(|c| (c.op, c.dtype == DType::BF16)).collect();
     for (op, bf16) in ops {
@@ -118,7 +133,7 @@ fn kernels(device: &Device, report: &mut Report) -> Result<Value, Error> {
             "op": op, "dtype": dtype, "comparisons": of_op().count(), "worst": worst.what, "error": worst.error, "bound": worst.bound,
         }));
     }
-    Ok(Value::Array(rows))
+    Value::Array(rows)
 }
 
 /// A communicator of this GPU alone. Without NCCL one GPU trains all the same, so that it is missing is told and fails nothing.
@@ -170,7 +185,10 @@ mod tests {
     fn check(device: &Device) -> Vec<String> {
         let mut say = |line: &str| println!("{line}");
         let mut report = Report::new(&mut say);
-        run(device, Level::Quick, &mut report).unwrap();
+        let mut parts = Vec::new();
+        run(device, Level::Quick, &mut report, &mut |name, values, _| parts.push((name.to_owned(), values)));
+        assert_eq!(parts.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["kernels", "tiny", "nccl"]);
+        assert!(parts[0].1.as_array().unwrap().len() > 50 && parts[1].1.as_array().unwrap().len() == 4);
         report.failed().to_vec()
     }
 

@@ -20,12 +20,6 @@ pub(super) struct Ceilings {
     pub(super) gemm: f64,
 }
 
-/// All that was timed.
-pub(super) struct Speed {
-    pub(super) ceilings: Ceilings,
-    pub(super) rows: Value,
-}
-
 /// Frames or positions of a packed batch.
 const ROWS: usize = 8192;
 
@@ -36,10 +30,9 @@ struct Bench<'a, 'b> {
     report: &'a mut Report<'b>,
 }
 
-pub(super) fn run(device: &Device, report: &mut Report) -> Result<Speed, Error> {
-    let ceilings = ceilings(device)?;
+pub(super) fn run(device: &Device, ceilings: &Ceilings, report: &mut Report) -> Result<Value, Error> {
     report.say(&format!("copy: {:.0} GB/s; bf16 product: {:.0} TFLOP/s", ceilings.copy / 1e9, ceilings.gemm / 1e12));
-    let mut bench = Bench { device, ceilings, rows: Vec::new(), report };
+    let mut bench = Bench { device, ceilings: *ceilings, rows: Vec::new(), report };
     bench.sums()?;
     bench.norms()?;
     bench.pointwise()?;
@@ -47,8 +40,7 @@ pub(super) fn run(device: &Device, report: &mut Report) -> Result<Speed, Error> 
     bench.head()?;
     bench.optimizer()?;
     let Bench { rows, .. } = bench;
-    let rows = json!({ "copy_bytes_per_s": ceilings.copy, "gemm_flop_per_s": ceilings.gemm, "kernels": rows });
-    Ok(Speed { ceilings, rows })
+    Ok(json!({ "copy_bytes_per_s": ceilings.copy, "gemm_flop_per_s": ceilings.gemm, "kernels": rows }))
 }
 
 /// The least of five means of `f`, in seconds, each long enough to be timed from the host.
@@ -73,7 +65,8 @@ fn random(shape: &[usize], device: &Device) -> Result<Tensor, Error> {
     Ok(Tensor::rand(-1f32, 1f32, shape, device)?.to_dtype(DType::BF16)?)
 }
 
-fn ceilings(device: &Device) -> Result<Ceilings, Error> {
+/// What `device` reaches now.
+pub(super) fn ceilings(device: &Device) -> Result<Ceilings, Error> {
     let flat = random(&[1 << 29], device)?;
     let copied = seconds(device, || Ok(flat.copy()?))?;
     let n = 8192;
