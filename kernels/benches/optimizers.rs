@@ -15,8 +15,7 @@ fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("optimizers 3M parameters");
     group.throughput(Throughput::Elements(count as u64));
     let decision = Decision::Taken { step: 10, grad_scale: 0.5 };
-    let hyper =
-        adamw::Hyper { lr: 1e-4, beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.01, decision };
+    let hyper = adamw::Hyper { lr: 1e-4, beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.01, decision };
     group.bench_function("adamw", |b| b.iter(|| adamw::step(&master, &m, &v, &grad, None, hyper).unwrap()));
     group.bench_function("adamw, bf16 copy", |b| {
         b.iter(|| adamw::step(&master, &m, &v, &grad, Some(&compute), hyper).unwrap())

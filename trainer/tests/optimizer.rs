@@ -58,7 +58,8 @@ fn step(golden: &Value, case: &Value, s: usize, params: &Params, buckets: &Bucke
     let count = golden["count"].as_f64().unwrap();
     let norm = grad_norm(buckets).unwrap() / count;
     let coefficient = clip_coefficient(norm, golden["clip"].as_f64().unwrap());
-    optimizer.step(buckets, golden["factors"][s].as_f64().unwrap(), coefficient / count).unwrap();
+    let decision = Decision::Taken { step: s as u64 + 1, grad_scale: (coefficient / count) as f32 };
+    optimizer.step(buckets, golden["factors"][s].as_f64().unwrap(), decision).unwrap();
     norm
 }
 

@@ -8,7 +8,7 @@ use crate::simd::run;
 use crate::tensor::round_to_bf16;
 
 /// The step's constants, as torch rounds them: computed in f64, applied in f32.
-pub(super) struct Constants {
+pub struct Constants {
     pub(super) grad_scale: f32,
     pub(super) keep: f32,
     pub(super) beta2: f32,

@@ -29,8 +29,7 @@ fn steps(check: &mut Check, n: usize) -> Result<()> {
     for step in 1..=3 {
         let (g, gs) = check.random(10 + step, &[n])?;
         let decision = Decision::Taken { step, grad_scale: 0.5 };
-        let hyper =
-            adamw::Hyper { lr: 1e-2, beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay: 0.1, decision };
+        let hyper = adamw::Hyper { lr: 1e-2, beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay: 0.1, decision };
         adamw::step(&p, &m, &v, &g, Some(&compute), hyper)?;
         adamw::reference::step(&mut want, &mut want_m, &mut want_v, &gs, hyper, step, 0.5);
         let hyper = sgd::Hyper { lr: 1e-2, momentum: 0.9, weight_decay: 0.1, decision };

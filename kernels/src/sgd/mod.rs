@@ -59,7 +59,9 @@ pub fn step(
     let update = |compute: Option<&mut [half::bf16]>| {
         with_mut(OP, master, |master| {
             match momentum_buffer {
-                Some(buffer) => with_mut(OP, buffer, |buffer| cpu::step_momentum(master, buffer, &grad, hyper, grad_scale))?,
+                Some(buffer) => {
+                    with_mut(OP, buffer, |buffer| cpu::step_momentum(master, buffer, &grad, hyper, grad_scale))?
+                }
                 None => cpu::step(master, &grad, hyper, grad_scale),
             }
             if let Some(compute) = compute {
