@@ -75,8 +75,11 @@ fn stage_row(
         gib(held)
     ));
     let phases = phases(training, device, report)?;
+    let batch = &training.batches[0];
+    let samples: Vec<usize> = batch.packed.seq.lens().collect();
+    let targets: Vec<usize> = batch.targets.iter().map(Vec::len).collect();
     Ok(json!({
-        "stage": stage, "seconds_of_speech": training.seconds, "utterances": training.batches.iter().map(|b| b.targets.len()).sum::<usize>(),
+        "stage": stage, "batch": { "samples": samples, "targets": targets }, "seconds_of_speech": training.seconds, "utterances": training.batches.iter().map(|b| b.targets.len()).sum::<usize>(),
         "positions": last.work.positions, "step_ms": seconds * 1e3, "step_ms_all": times.iter().map(|t| t * 1e3).collect::<Vec<_>>(),
         "audio_hours_per_gpu_hour": hours, "flop": last.work.flops, "flop_per_s": rate, "share_of_gemm": rate / ceilings.gemm,
         "peak_bytes": held, "grown_bytes": grown, "loss": last.sums.decoder(), "phases_ms": phases,
