@@ -36,11 +36,6 @@ struct Run {
     weight_decay: f64,
 }
 
-/// The L2 norm of all gradients of `buckets` together. Not finite if any of them is not.
-pub fn grad_norm(buckets: &Buckets) -> Result<f64> {
-    Ok(sum_of_squares(buckets)?.to_vec1::<f64>()?.iter().sum::<f64>().sqrt())
-}
-
 fn sum_of_squares(buckets: &Buckets) -> Result<Tensor> {
     let grads: Vec<&Tensor> = buckets.iter().map(|bucket| &bucket.grad).collect();
     Ok(norm_kernel::sum_of_squares(&grads)?)
