@@ -38,6 +38,7 @@ pub mod seqlens;
 pub mod sgd;
 pub mod simd;
 pub mod stack;
+pub mod step_control;
 pub mod swiglu;
 pub mod tensor;
 pub mod wave_norm;

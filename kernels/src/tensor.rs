@@ -158,6 +158,14 @@ pub fn with_mut_bf16<R>(op: &'static str, t: &Tensor, f: impl FnOnce(&mut [bf16]
     })
 }
 
+/// [`with_mut`] for f64 storage.
+pub fn with_mut_f64<R>(op: &'static str, t: &Tensor, f: impl FnOnce(&mut [f64]) -> R) -> Result<R> {
+    mutate(op, t, |storage, start, end| match storage {
+        CpuStorage::F64(v) => Some(f(&mut v[start..end])),
+        _ => None,
+    })
+}
+
 /// Runs `f` on the locked storage of `t`; its `None` means a dtype it does not take.
 fn mutate<R>(op: &'static str, t: &Tensor, f: impl FnOnce(&mut CpuStorage, usize, usize) -> Option<R>) -> Result<R> {
     let mut result = None;

@@ -5,9 +5,20 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::*;
 use echat_kernels::adamw::{Hyper, reference, step};
+use echat_kernels::step_control::Decision;
 
-const HYPER: Hyper =
-    Hyper { lr: 0.01, beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay: 0.1, step: 1, grad_scale: 1.0 };
+const HYPER: Hyper = Hyper {
+    lr: 0.01,
+    beta1: 0.9,
+    beta2: 0.98,
+    eps: 1e-6,
+    weight_decay: 0.1,
+    decision: Decision::Taken { step: 1, grad_scale: 1.0 },
+};
+
+fn taken(step: u64, grad_scale: f32) -> Hyper<'static> {
+    Hyper { decision: Decision::Taken { step, grad_scale }, ..HYPER }
+}
 
 fn flat(values: &[f32]) -> Tensor {
     Tensor::new(values, &Device::Cpu).unwrap()
@@ -30,9 +41,8 @@ fn matches_the_reference_over_steps() {
         let compute = p.to_dtype(DType::BF16).unwrap();
         for i in 1..=5 {
             let grad = random(100 + i, &[count]);
-            let hyper = Hyper { step: i, grad_scale: 0.125, ..HYPER };
-            step(&p, &m, &v, &grad, Some(&compute), hyper).unwrap();
-            reference::step(&mut want_p, &mut want_m, &mut want_v, &to_f64(&grad), hyper);
+            step(&p, &m, &v, &grad, Some(&compute), taken(i, 0.125)).unwrap();
+            reference::step(&mut want_p, &mut want_m, &mut want_v, &to_f64(&grad), HYPER, i, 0.125);
         }
         assert_close(&p, &want_p, 1e-6, "parameters");
         assert_close(&m, &want_m, 1e-6, "first moment");
@@ -47,7 +57,7 @@ fn matches_pytorch() {
     let (p, m, v) = (flat(&[0.5, -1.25, 0.03125, 2.0, -0.75]), zeros(5), zeros(5));
     let grads = [[0.1, -0.2, 0.3, 0.0, -0.5], [0.25, 0.125, -0.0625, 1e-6, 0.5], [-1.0, 0.75, 0.001, -3.0, 0.0]];
     for (i, grad) in grads.iter().enumerate() {
-        step(&p, &m, &v, &flat(grad), None, Hyper { step: i as u64 + 1, ..HYPER }).unwrap();
+        step(&p, &m, &v, &flat(grad), None, taken(i as u64 + 1, 1.0)).unwrap();
     }
     let want_p =
         [0.48340994119644165, -1.2401822805404663, 0.012163798324763775, 1.9972599744796753, -0.7387068867683411];
@@ -66,7 +76,7 @@ fn takes_a_bf16_gradient() {
     let (p, m, v) = (random(1, &[33]), zeros(33), zeros(33));
     let (mut want_p, mut want_m, mut want_v) = (to_f64(&p), vec![0.0; 33], vec![0.0; 33]);
     step(&p, &m, &v, &grad, None, HYPER).unwrap();
-    reference::step(&mut want_p, &mut want_m, &mut want_v, &to_f64(&grad), HYPER);
+    reference::step(&mut want_p, &mut want_m, &mut want_v, &to_f64(&grad), HYPER, 1, 1.0);
     assert_close(&p, &want_p, 1e-6, "parameters");
 }
 
@@ -105,7 +115,7 @@ fn wrong_operands_are_errors() {
     assert!(step(&p, &m, &v, &g, Some(&bf16(&random(1, &[5]))), HYPER).is_err());
     assert!(step(&p, &m, &v, &g, Some(&t(5)), HYPER).is_err());
     assert!(step(&bf16(&p), &m, &v, &g, None, HYPER).is_err());
-    assert!(step(&p, &m, &v, &g, None, Hyper { step: 0, ..HYPER }).is_err());
+    assert!(step(&p, &m, &v, &g, None, taken(0, 1.0)).is_err());
     let shared = random(1, &[8]);
     let (a, b) = (shared.narrow(0, 0, 4).unwrap(), shared.narrow(0, 4, 4).unwrap());
     let error = step(&a, &b, &v, &g, None, HYPER).unwrap_err().to_string();

@@ -5,8 +5,14 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::*;
 use echat_kernels::sgd::{Hyper, reference, step};
+use echat_kernels::step_control::Decision;
 
-const HYPER: Hyper = Hyper { lr: 0.1, momentum: 0.9, weight_decay: 0.05, grad_scale: 1.0 };
+const HYPER: Hyper = Hyper { lr: 0.1, momentum: 0.9, weight_decay: 0.05, decision: taken(1.0) };
+
+const fn taken(grad_scale: f32) -> Decision<'static> {
+    Decision::Taken { step: 1, grad_scale }
+}
+
 const PLAIN: Hyper = Hyper { momentum: 0.0, ..HYPER };
 
 fn flat(values: &[f32]) -> Tensor {
@@ -27,9 +33,9 @@ fn matches_the_reference_over_steps() {
             let with_momentum = hyper.momentum != 0.0;
             for i in 1..=5 {
                 let grad = random(100 + i, &[count]);
-                let hyper = Hyper { grad_scale: 0.125, ..hyper };
+                let hyper = Hyper { decision: taken(0.125), ..hyper };
                 step(&p, with_momentum.then_some(&buffer), &grad, Some(&compute), hyper).unwrap();
-                reference::step(&mut want_p, &mut want_buffer, &to_f64(&grad), hyper);
+                reference::step(&mut want_p, &mut want_buffer, &to_f64(&grad), hyper, 0.125);
             }
             assert_close(&p, &want_p, 1e-6, "parameters");
             if with_momentum {

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use echat::autograd::{Buckets, GradSink, Group, Params};
-use echat::optim::{Optimizer, OptimizerConfig, OptimizerKind, clip_coefficient, grad_norm};
+use echat::optim::{Optimizer, OptimizerConfig, OptimizerKind};
+use echat_kernels::step_control::Decision;
 use serde_json::Value;
 
 fn golden() -> Value {
@@ -44,22 +45,24 @@ fn model(golden: &Value, case: &Value, dtype: DType) -> (Params, Buckets) {
 
 fn config(kind: OptimizerKind, momentum: f64, weight_decay: f64) -> OptimizerConfig {
     let groups = [("encoder".to_owned(), 2e-3)].into();
-    OptimizerConfig { kind, lr: 1e-2, groups, momentum, weight_decay, ..OptimizerConfig::default() }
+    let clip_norm = golden()["clip"].as_f64().unwrap();
+    OptimizerConfig { kind, lr: 1e-2, groups, momentum, weight_decay, clip_norm, ..OptimizerConfig::default() }
 }
 
 /// Takes golden step `s`; the gradient norm before clipping.
 fn step(golden: &Value, case: &Value, s: usize, params: &Params, buckets: &Buckets, optimizer: &mut Optimizer) -> f64 {
     buckets.zero_grad().unwrap();
     let mut sink = buckets.sink(None);
+    let count = golden["count"].as_f64().unwrap();
     for name in names(golden) {
         let gradient = tensor(golden, &name, &case["steps"][s]["gradients"][&name]);
-        sink.add(params.get(&name).unwrap().slot().unwrap(), &gradient).unwrap();
+        sink.add(params.get(&name).unwrap().slot().unwrap(), &(gradient / count).unwrap()).unwrap();
     }
-    let count = golden["count"].as_f64().unwrap();
-    let norm = grad_norm(buckets).unwrap() / count;
-    let coefficient = clip_coefficient(norm, golden["clip"].as_f64().unwrap());
-    optimizer.step(buckets, golden["factors"][s].as_f64().unwrap(), coefficient / count).unwrap();
-    norm
+    let decision = optimizer.decide(buckets).unwrap();
+    optimizer.step(buckets, golden["factors"][s].as_f64().unwrap(), Decision::Made(&decision)).unwrap();
+    let decided = optimizer.learn(&decision).unwrap();
+    assert!(decided.go);
+    decided.norm
 }
 
 fn equals_torch(which: &str, config: &OptimizerConfig) {
@@ -191,4 +194,26 @@ fn a_state_of_another_optimizer_or_model_is_an_error_and_changes_nothing() {
     }
     adamw.load_state(&buckets, 5, &good).unwrap();
     assert_eq!(adamw.steps(), 5);
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_changes_nothing() {
+    let golden = golden();
+    let case = &golden["adamw"];
+    let (params, buckets) = model(&golden, case, DType::F32);
+    let mut optimizer = Optimizer::new(&config(OptimizerKind::Adamw, 0.0, 0.1), &buckets).unwrap();
+    step(&golden, case, 0, &params, &buckets, &mut optimizer);
+    let state = || optimizer.state(&buckets).unwrap().into_iter().map(|(_, t)| t.copy().unwrap()).collect::<Vec<_>>();
+    let numbers = |state: &[Tensor]| -> Vec<Vec<f32>> {
+        state.iter().map(|t| t.flatten_all().unwrap().to_vec1().unwrap()).collect()
+    };
+    let (before, moments) = (masters(&buckets), numbers(&state()));
+    let bad = Tensor::new(&[f32::NAN], &Device::Cpu).unwrap();
+    buckets.get(1).grad.narrow(0, 0, 1).unwrap().slice_set(&bad, 0, 0).unwrap();
+    let decision = optimizer.decide(&buckets).unwrap();
+    optimizer.step(&buckets, 1.0, Decision::Made(&decision)).unwrap();
+    assert_eq!((masters(&buckets), numbers(&state())), (before, moments));
+    let decided = optimizer.learn(&decision).unwrap();
+    assert!(!decided.go && decided.norm.is_nan());
+    assert_eq!(optimizer.steps(), 1);
 }

@@ -131,7 +131,8 @@ fn changes(run: &Run, lr: f64) -> BTreeMap<String, Vec<f32>> {
     let mut all = BTreeMap::new();
     for bucket in run.buckets.iter() {
         let before = values(&bucket.master);
-        let hyper = echat_kernels::sgd::Hyper { lr, momentum: 0.0, weight_decay: 0.0, grad_scale: 1.0 };
+        let decision = echat_kernels::step_control::Decision::Taken { step: 1, grad_scale: 1.0 };
+        let hyper = echat_kernels::sgd::Hyper { lr, momentum: 0.0, weight_decay: 0.0, decision };
         echat_kernels::sgd::step(&bucket.master, None, &bucket.grad, None, hyper).unwrap();
         let after = values(&bucket.master);
         for s in &bucket.segments {

@@ -8,7 +8,7 @@ use crate::simd::run;
 use crate::tensor::round_to_bf16;
 
 /// The step's constants, as torch rounds them: computed in f64, applied in f32.
-pub(super) struct Constants {
+pub struct Constants {
     pub(super) grad_scale: f32,
     pub(super) keep: f32,
     pub(super) beta2: f32,
@@ -20,10 +20,17 @@ pub(super) struct Constants {
 }
 
 impl Constants {
-    pub(super) fn new(h: Hyper) -> Self {
-        let correction = |beta: f64| 1.0 - beta.powf(h.step as f64);
+    /// Before the correction of the moments' bias, unscaled.
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    pub(super) fn uncorrected(h: Hyper) -> Self {
+        Self { step_size: h.lr as f32, root_correction2: 1.0, ..Self::new(h, 1, 1.0) }
+    }
+
+    /// Of step number `step`.
+    pub(super) fn new(h: Hyper, step: u64, grad_scale: f32) -> Self {
+        let correction = |beta: f64| 1.0 - beta.powf(step as f64);
         Self {
-            grad_scale: h.grad_scale,
+            grad_scale,
             keep: (1.0 - h.lr * h.weight_decay) as f32,
             beta2: h.beta2 as f32,
             one_minus_beta1: (1.0 - h.beta1) as f32,
@@ -42,12 +49,12 @@ pub fn step(
     v: &mut [f32],
     grad: &[f32],
     compute: Option<&mut [bf16]>,
-    hyper: Hyper,
+    constants: &Constants,
 ) {
-    let (work, constants) = (master.len(), Constants::new(hyper));
+    let work = master.len();
     let states = master.chunks_mut(SERIAL_BELOW).zip(m.chunks_mut(SERIAL_BELOW)).zip(v.chunks_mut(SERIAL_BELOW));
     let pieces = states.zip(grad.chunks(SERIAL_BELOW)).collect();
-    for_each(pieces, work, |_, (((p, m), v), g)| step_piece(p, m, v, g, &constants));
+    for_each(pieces, work, |_, (((p, m), v), g)| step_piece(p, m, v, g, constants));
     if let Some(compute) = compute {
         round_to_bf16(master, compute);
     }

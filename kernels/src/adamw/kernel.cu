@@ -13,6 +13,15 @@ DEVICE void update(float &p, float &m, float &v, float g, const Constants &c) {
   p = p * c.keep - c.step_size * m / (sqrtf(v) / c.root_correction2 + c.eps);
 }
 
+// The constants with what `decision` (step_control) says of the step in place; as they are without one.
+DEVICE Constants decided(Constants c, const double *decision) {
+  if (decision == nullptr) return c;
+  c.grad_scale = float(decision[1]);
+  c.step_size = float(double(c.step_size) / decision[3]);
+  c.root_correction2 = float(sqrt(decision[4]));
+  return c;
+}
+
 // `compute` may be null.
 template <typename G> DEVICE void step(float *master, float *m, float *v, const G *grad, bf16 *compute, u64 n, const Constants &c) {
   u64 aligned = reinterpret_cast<u64>(master) | reinterpret_cast<u64>(m) | reinterpret_cast<u64>(v);
@@ -36,10 +45,11 @@ template <typename G> DEVICE void step(float *master, float *m, float *v, const 
 
 #define ADAMW(G, name)                                                                                                              \
   KERNEL(256, 4)                                                                                                                    \
-  adamw_step_##name(float *master, float *m, float *v, const G *grad, bf16 *compute, u64 n, float grad_scale, float keep,          \
+  adamw_step_##name(float *master, float *m, float *v, const G *grad, bf16 *compute, const double *decision, u64 n, float grad_scale, float keep,          \
                     float beta2, float one_minus_beta1, float one_minus_beta2, float step_size, float root_correction2, float eps) { \
+    if (decision != nullptr && decision[0] == 0.0) return;                                                                          \
     step(master, m, v, grad, compute, n,                                                                                            \
-         Constants{grad_scale, keep, beta2, one_minus_beta1, one_minus_beta2, step_size, root_correction2, eps});                   \
+         decided(Constants{grad_scale, keep, beta2, one_minus_beta1, one_minus_beta2, step_size, root_correction2, eps}, decision));                   \
   }                                                                                                                                 \
   REGISTER(adamw_step_##name)
 

@@ -7,6 +7,7 @@ pub mod reference;
 
 use candle_core::Tensor;
 
+use crate::step_control::Decision;
 use crate::tensor::{distinct, expect_shape, read, with_mut, with_mut_bf16};
 use crate::{Error, Result};
 
@@ -14,7 +15,7 @@ const OP: &str = "adamw";
 
 /// What a step depends on besides tensors.
 #[derive(Clone, Copy, Debug)]
-pub struct Hyper {
+pub struct Hyper<'a> {
     /// Learning rate.
     pub lr: f64,
     /// Decay of the first moment.
@@ -25,10 +26,9 @@ pub struct Hyper {
     pub eps: f64,
     /// Decoupled: each step first multiplies the parameters by `1 - lr · weight_decay`.
     pub weight_decay: f64,
-    /// The number of this step, the first being 1: for the correction of the moments' bias.
-    pub step: u64,
-    /// What the gradient is multiplied by before anything else.
-    pub grad_scale: f32,
+    /// Whether the step is taken, which it is (for the correction of the moments' bias), and what the gradient is multiplied by before anything
+    /// else.
+    pub decision: Decision<'a>,
 }
 
 /// Steps `master` and its moments `m` and `v` (f32) by `grad` (f32 or bf16), and refreshes the bf16 copy `compute`.
@@ -53,17 +53,19 @@ pub fn step(
         tensors.push(compute);
     }
     distinct(OP, &tensors)?;
-    if hyper.step == 0 {
+    if matches!(hyper.decision, Decision::Taken { step: 0, .. }) {
         return Err(Error::Value { op: OP, message: "steps count from 1".into() });
     }
     #[cfg(any(feature = "cuda", feature = "emulate"))]
     if crate::cuda::takes(master) {
         return cuda::step([master, m, v], grad, compute, hyper);
     }
+    let Some((number, grad_scale)) = hyper.decision.on_host()? else { return Ok(()) };
+    let constants = cpu::Constants::new(hyper, number, grad_scale);
     let grad = read(OP, grad)?;
     let update = |compute: Option<&mut [half::bf16]>| {
         with_mut(OP, master, |master| {
-            with_mut(OP, m, |m| with_mut(OP, v, |v| cpu::step(master, m, v, &grad, compute, hyper)))
+            with_mut(OP, m, |m| with_mut(OP, v, |v| cpu::step(master, m, v, &grad, compute, &constants)))
         })???;
         Ok(())
     };

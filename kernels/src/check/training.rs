@@ -3,6 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use super::{Check, host};
+use crate::step_control::Decision;
 use crate::{Result, accumulate, adamw, grad_norm, sgd};
 
 pub(super) fn run(check: &mut Check) {
@@ -31,13 +32,13 @@ fn steps(check: &mut Check, n: usize) -> Result<()> {
     let (mut want_m, mut want_v, mut want_buffer) = (vec![0.0; n], vec![0.0; n], vec![0.0; n]);
     for step in 1..=3 {
         let (g, gs) = check.random(10 + step, &[n])?;
-        let hyper =
-            adamw::Hyper { lr: 1e-2, beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay: 0.1, step, grad_scale: 0.5 };
+        let decision = Decision::Taken { step, grad_scale: 0.5 };
+        let hyper = adamw::Hyper { lr: 1e-2, beta1: 0.9, beta2: 0.98, eps: 1e-6, weight_decay: 0.1, decision };
         adamw::step(&p, &m, &v, &g, Some(&compute), hyper)?;
-        adamw::reference::step(&mut want, &mut want_m, &mut want_v, &gs, hyper);
-        let hyper = sgd::Hyper { lr: 1e-2, momentum: 0.9, weight_decay: 0.1, grad_scale: 0.5 };
+        adamw::reference::step(&mut want, &mut want_m, &mut want_v, &gs, hyper, step, 0.5);
+        let hyper = sgd::Hyper { lr: 1e-2, momentum: 0.9, weight_decay: 0.1, decision };
         sgd::step(&q, Some(&buffer), &g, None, hyper)?;
-        sgd::reference::step(&mut want_q, &mut want_buffer, &gs, hyper);
+        sgd::reference::step(&mut want_q, &mut want_buffer, &gs, hyper, 0.5);
     }
     let at = |what: &str| format!("{what} of {n} after 3 steps");
     check.compare("adamw", at("parameters"), &p, &want)?;

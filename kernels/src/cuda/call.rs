@@ -26,6 +26,7 @@ pub(super) enum Kind {
     U32 = 1,
     F32 = 3,
     U64 = 4,
+    F64 = 6,
     F32s = 11,
     Bf16s = 12,
     U32s = 13,
@@ -128,6 +129,10 @@ impl<'a> Call<'a> {
 
     pub(crate) fn u64(self, x: u64) -> Self {
         self.push(Kind::U64, x)
+    }
+
+    pub(crate) fn f64(self, x: f64) -> Self {
+        self.push(Kind::F64, x.to_bits())
     }
 
     pub(crate) fn f32(self, x: f32) -> Self {

@@ -60,6 +60,7 @@ ECHAT_KIND(i32, 2)
 ECHAT_KIND(float, 3)
 ECHAT_KIND(u64, 4)
 ECHAT_KIND(i64, 5)
+ECHAT_KIND(double, 6)
 template <typename T> struct Pointee;
 template <> struct Pointee<float> { static constexpr u32 value = 11; };
 template <> struct Pointee<bf16> { static constexpr u32 value = 12; };

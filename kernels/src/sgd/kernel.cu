@@ -18,9 +18,10 @@ DEVICE void step(float *master, float *buffer, const G *grad, bf16 *compute, u64
 
 #define SGD(G, name)                                                                                                            \
   KERNEL(256, 4)                                                                                                                \
-  sgd_step_##name(float *master, float *buffer, const G *grad, bf16 *compute, u64 n, float lr, float momentum, float decay,    \
+  sgd_step_##name(float *master, float *buffer, const G *grad, bf16 *compute, const double *decision, u64 n, float lr, float momentum, float decay,    \
                   float grad_scale) {                                                                                           \
-    step(master, buffer, grad, compute, n, lr, momentum, decay, grad_scale);                                                    \
+    if (decision != nullptr && decision[0] == 0.0) return;                                                                      \
+    step(master, buffer, grad, compute, n, lr, momentum, decay, decision != nullptr ? float(decision[1]) : grad_scale);                                                    \
   }                                                                                                                             \
   REGISTER(sgd_step_##name)
 

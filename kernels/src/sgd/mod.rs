@@ -7,6 +7,7 @@ pub mod reference;
 
 use candle_core::Tensor;
 
+use crate::step_control::Decision;
 use crate::tensor::{distinct, expect_shape, read, round_to_bf16, with_mut, with_mut_bf16};
 use crate::{Error, Result};
 
@@ -14,15 +15,15 @@ const OP: &str = "sgd";
 
 /// What a step depends on besides tensors.
 #[derive(Clone, Copy, Debug)]
-pub struct Hyper {
+pub struct Hyper<'a> {
     /// Learning rate.
     pub lr: f64,
     /// The share of the last step's direction kept; 0 for none.
     pub momentum: f64,
     /// Added to the gradient, times the parameters.
     pub weight_decay: f64,
-    /// What the gradient is multiplied by before anything else.
-    pub grad_scale: f32,
+    /// Whether the step is taken, and what the gradient is multiplied by before anything else.
+    pub decision: Decision<'a>,
 }
 
 /// Steps `master` (f32) by `grad` (f32 or bf16) and refreshes the bf16 copy `compute`. `momentum_buffer` (f32, zeros before
@@ -53,12 +54,15 @@ pub fn step(
     if crate::cuda::takes(master) {
         return cuda::step(master, momentum_buffer, grad, compute, hyper);
     }
+    let Some((_, grad_scale)) = hyper.decision.on_host()? else { return Ok(()) };
     let grad = read(OP, grad)?;
     let update = |compute: Option<&mut [half::bf16]>| {
         with_mut(OP, master, |master| {
             match momentum_buffer {
-                Some(buffer) => with_mut(OP, buffer, |buffer| cpu::step_momentum(master, buffer, &grad, hyper))?,
-                None => cpu::step(master, &grad, hyper),
+                Some(buffer) => {
+                    with_mut(OP, buffer, |buffer| cpu::step_momentum(master, buffer, &grad, hyper, grad_scale))?
+                }
+                None => cpu::step(master, &grad, hyper, grad_scale),
             }
             if let Some(compute) = compute {
                 round_to_bf16(master, compute);

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use echat_kernels::rng;
+use echat_kernels::step_control::Decision;
 use serde_json::json;
 
 use super::Error;
@@ -16,7 +17,7 @@ use crate::model::decoder::DecoderConfig;
 use crate::model::echat::{Batch, Built, ModelConfig, Precision, Sections, Speech};
 use crate::model::hubert::EncoderConfig;
 use crate::nn::{Packed, SeqLens};
-use crate::optim::{Optimizer, OptimizerConfig, clip_coefficient, grad_norm};
+use crate::optim::{Optimizer, OptimizerConfig};
 use crate::train::{LossScale, Sums, TrainGroup, Work, accumulate};
 
 /// Which model.
@@ -120,9 +121,9 @@ impl Training {
     /// Updates the parameters by the gradients; returns the gradients' norm.
     pub(super) fn update(&mut self) -> Result<f64, Error> {
         let failed = |e: crate::optim::Error| Error::Setup(e.to_string());
-        let norm = grad_norm(&self.buckets).map_err(failed)?;
-        self.optimizer.step(&self.buckets, 1.0, clip_coefficient(norm, 1.0)).map_err(failed)?;
-        Ok(norm)
+        let decision = self.optimizer.decide(&self.buckets).map_err(failed)?;
+        self.optimizer.step(&self.buckets, 1.0, Decision::Made(&decision)).map_err(failed)?;
+        Ok(self.optimizer.learn(&decision).map_err(failed)?.norm)
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use echat_kernels::attention::{self, Attention};
+use echat_kernels::step_control::Decision;
 use echat_kernels::{
     SeqLens, activation, adamw, layer_norm, layer_sum, linear, linear_cross_entropy, rms_norm, rope, swiglu,
 };
@@ -204,8 +205,8 @@ impl Bench<'_, '_> {
         let flat = || Ok::<_, Error>(Tensor::zeros(n, DType::F32, self.device)?);
         let (p, m, v, g) = (flat()?, flat()?, flat()?, flat()?);
         let compute = p.to_dtype(DType::BF16)?;
-        let hyper =
-            adamw::Hyper { lr: 1e-4, beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.01, step: 1, grad_scale: 1.0 };
+        let decision = Decision::Taken { step: 1, grad_scale: 1.0 };
+        let hyper = adamw::Hyper { lr: 1e-4, beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.01, decision };
         self.bytes("adamw, 100M parameters", 30.0 * n as f64, || {
             adamw::step(&p, &m, &v, &g, Some(&compute), hyper)?;
             Ok(())

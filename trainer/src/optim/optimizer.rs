@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use candle_core::{DType, Tensor};
+use echat_kernels::step_control::{Decided, Decision, Rule, decide, read};
 use echat_kernels::{adamw, grad_norm as norm_kernel, sgd};
 
 use super::{Error, OptimizerConfig, OptimizerKind, Result};
@@ -14,6 +15,9 @@ use crate::autograd::{Bucket, Buckets};
 pub struct Optimizer {
     config: OptimizerConfig,
     buckets: Vec<BucketState>,
+    /// The number of steps taken, [1] f64 where the gradients are.
+    taken: Tensor,
+    /// The same as the host last heard.
     steps: u64,
 }
 
@@ -32,11 +36,9 @@ struct Run {
     weight_decay: f64,
 }
 
-/// The L2 norm of all gradients of `buckets` together. Not finite if any of them is not.
-pub fn grad_norm(buckets: &Buckets) -> Result<f64> {
+fn sum_of_squares(buckets: &Buckets) -> Result<Tensor> {
     let grads: Vec<&Tensor> = buckets.iter().map(|bucket| &bucket.grad).collect();
-    let sum = norm_kernel::sum_of_squares(&grads)?.to_vec1::<f64>()?;
-    Ok(sum.iter().sum::<f64>().sqrt())
+    Ok(norm_kernel::sum_of_squares(&grads)?)
 }
 
 impl Optimizer {
@@ -52,23 +54,36 @@ impl Optimizer {
             let moments = names.iter().map(|&n| Ok((n, zeros()?))).collect::<Result<_>>()?;
             Ok(BucketState { runs: runs(config, bucket), moments })
         };
+        let taken = Tensor::zeros(1, DType::F64, &buckets.device())?;
         let buckets = buckets.iter().map(state).collect::<Result<_>>()?;
-        Ok(Self { config: config.clone(), buckets, steps: 0 })
+        Ok(Self { config: config.clone(), buckets, taken, steps: 0 })
     }
 
-    /// Updates the masters and compute copies of `buckets`, the ones it was made for, by their gradients times `grad_scale`
-    /// (one over the global count, times the clip coefficient), at the peak learning rates times `lr_factor`.
-    pub fn step(&mut self, buckets: &Buckets, lr_factor: f64, grad_scale: f64) -> Result<()> {
-        self.steps += 1;
+    /// Decides about a step by the gradients of `buckets`, where they are: it is taken if their norm is finite, and clipped as configured. Counts it.
+    pub fn decide(&self, buckets: &Buckets) -> Result<Tensor> {
+        let OptimizerConfig { clip_norm, beta1, beta2, .. } = self.config;
+        Ok(decide(&sum_of_squares(buckets)?, &self.taken, Rule { clip_norm, beta1, beta2 })?)
+    }
+
+    /// What [`Optimizer::decide`] decided; waits for it.
+    pub fn learn(&mut self, decision: &Tensor) -> Result<Decided> {
+        let decided = read(decision)?;
+        self.steps = decided.steps as u64;
+        Ok(decided)
+    }
+
+    /// Updates the masters and compute copies of `buckets`, the ones it was made for, by their gradients as `decision` says, at the peak learning
+    /// rates times `lr_factor`.
+    pub fn step(&self, buckets: &Buckets, lr_factor: f64, decision: Decision) -> Result<()> {
         for (bucket, state) in buckets.iter().zip(&self.buckets) {
             for run in &state.runs {
-                self.update(bucket, state, run, run.peak_lr * lr_factor, grad_scale as f32)?;
+                self.update(bucket, state, run, run.peak_lr * lr_factor, decision)?;
             }
         }
         Ok(())
     }
 
-    fn update(&self, bucket: &Bucket, state: &BucketState, run: &Run, lr: f64, grad_scale: f32) -> Result<()> {
+    fn update(&self, bucket: &Bucket, state: &BucketState, run: &Run, lr: f64, decision: Decision) -> Result<()> {
         let view = |t: &Tensor| t.narrow(0, run.range.start, run.range.len());
         let (master, grad) = (view(&bucket.master)?, view(&bucket.grad)?);
         let compute = bucket.compute.as_ref().map(view).transpose()?;
@@ -77,18 +92,18 @@ impl Optimizer {
         match (self.config.kind, moments.as_slice()) {
             (OptimizerKind::Adamw, [m, v]) => {
                 let OptimizerConfig { beta1, beta2, eps, .. } = self.config;
-                let hyper = adamw::Hyper { lr, beta1, beta2, eps, weight_decay, step: self.steps, grad_scale };
+                let hyper = adamw::Hyper { lr, beta1, beta2, eps, weight_decay, decision };
                 adamw::step(&master, m, v, &grad, compute.as_ref(), hyper)?;
             }
             (_, moments) => {
-                let hyper = sgd::Hyper { lr, momentum: self.config.momentum, weight_decay, grad_scale };
+                let hyper = sgd::Hyper { lr, momentum: self.config.momentum, weight_decay, decision };
                 sgd::step(&master, moments.first(), &grad, compute.as_ref(), hyper)?;
             }
         }
         Ok(())
     }
 
-    /// The number of steps taken.
+    /// The number of steps taken, as of the last [`Optimizer::learn`].
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -130,6 +145,7 @@ impl Optimizer {
             let flat = saved.to_device(live.device())?.flatten_all()?.contiguous()?;
             live.flatten_all()?.slice_set(&flat, 0, 0)?;
         }
+        self.taken.slice_set(&Tensor::from_vec(vec![steps as f64], 1, self.taken.device())?, 0, 0)?;
         self.steps = steps;
         Ok(())
     }

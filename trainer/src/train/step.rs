@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use echat_kernels::accumulate::add;
 
 use super::Result;
 use crate::autograd::{self, Buckets, StepRng, Tape};
@@ -169,6 +170,7 @@ pub fn accumulate(
         let tape = Tape::training(rng);
         let losses = model.losses(&tape, batch, layout)?;
         tally.add(&losses);
+        spoil(buckets, &losses)?;
         let scalar = |value: f64| Tensor::new(value as f32, &Device::Cpu).map_err(autograd::Error::from);
         let mut seeds = vec![(&losses.decoder.loss, scalar(scale.decoder)?)];
         if let Some(emotion) = &losses.emotion {
@@ -190,6 +192,18 @@ pub fn accumulate(
     reduce.finish()?;
     work.waited = begun.elapsed();
     Ok((tally, work))
+}
+
+/// Makes the gradient NaN if a loss is not finite, so that no rank takes a step by it: a gradient may be finite all the same. Before any all-reduce of it, and
+/// where the loss is: nothing is read.
+fn spoil(buckets: &Buckets, losses: &Losses) -> Result<()> {
+    let Some(first) = buckets.iter().next().filter(|bucket| !bucket.is_empty()) else { return Ok(()) };
+    let spoil = |sums: &Tensor| {
+        let nothing = sums.narrow(0, 0, 1)?.affine(0.0, 0.0)?.to_dtype(DType::F32)?;
+        Ok(add(&first.grad.narrow(0, 0, 1)?, &nothing)?)
+    };
+    let emotion = losses.emotion.as_ref().map(|emotion| &emotion.sums);
+    std::iter::once(&losses.decoder.sums).chain(emotion).try_for_each(spoil).map_err(|e: autograd::Error| e.into())
 }
 
 /// All-reduces under way.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use echat_kernels::step_control::{Decided, Decision};
+
 use super::state::{Progress, SavedState, restore, snapshot};
 use super::watch::{Interval, Watch};
 use super::{Error, LossScale, Model, Result, Sums, Validation, accumulate, open_cache, target_tokens};
@@ -15,7 +17,7 @@ use crate::data::{Corpus, Loader, LoaderOptions, Sampler, Step};
 use crate::dist::{self, Collective};
 use crate::metrics::names;
 use crate::model::echat::Batch;
-use crate::optim::{Optimizer, clip_coefficient, grad_norm};
+use crate::optim::Optimizer;
 
 /// A run: its fields are its table of contents.
 pub struct Trainer<'a> {
@@ -159,30 +161,29 @@ impl<'a> Trainer<'a> {
             StepRng::new(self.config.output.seed, data.step),
             LossScale::new(alpha, counts[0], counts[1]),
         )?;
+        // The gradient is the same on every rank, so all decide alike; and where it is, so a GPU need not wait for its host.
+        let decision = self.optimizer.decide(&self.model.buckets)?;
+        self.optimizer.step(&self.model.buckets, self.lr_factor(data.step), Decision::Made(&decision))?;
         // Reading would wait too, but for ever if another rank is gone.
         self.collective.synchronize(&self.model.buckets.device())?;
         work.waited += self.collective.waited();
         let mut sums = tally.read()?;
         sums.all_reduce(&mut *self.collective)?;
-        let norm = self.update(data.step, &sums)?;
+        let decided = self.optimizer.learn(&decision)?;
+        self.judge(data.step, &sums, &decided)?;
         self.progress.step = data.step + 1;
         self.progress.audio_seconds += data.seconds;
         self.progress.updates = self.optimizer.steps();
-        interval.add(data, &sums, &work, norm);
+        interval.add(data, &sums, &work, decided.norm);
         Ok(())
     }
 
-    /// Steps the optimizer unless something is not finite; returns the gradient's norm. The gradient and the sums are the same
-    /// on every rank, so all decide alike.
-    fn update(&mut self, step: u64, sums: &Sums) -> Result<f64> {
-        let (norm, loss) = (grad_norm(&self.model.buckets)?, sums.total(self.config.train.alpha));
-        if norm.is_finite() && loss.is_finite() {
-            let limit = self.config.optimizer.clip_norm;
-            let clip = if limit > 0.0 { clip_coefficient(norm, limit) } else { 1.0 };
-            let lr_factor = self.lr_factor(step);
-            self.optimizer.step(&self.model.buckets, lr_factor, clip)?;
-            return Ok(norm);
+    /// Counts a step that no rank has taken because something was not finite; too many end the run.
+    fn judge(&mut self, step: u64, sums: &Sums, decided: &Decided) -> Result<()> {
+        if decided.go {
+            return Ok(());
         }
+        let (norm, loss) = (decided.norm, sums.total(self.config.train.alpha));
         self.progress.skipped_steps += 1;
         let count = self.progress.skipped_steps;
         if count > self.config.train.max_nonfinite_steps {
@@ -193,7 +194,7 @@ impl<'a> Trainer<'a> {
             step + 1,
             self.config.train.max_nonfinite_steps
         ));
-        Ok(norm)
+        Ok(())
     }
 
     fn validate(&mut self) -> Result<()> {
