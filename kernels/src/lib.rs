@@ -29,6 +29,7 @@ pub mod linear_cross_entropy;
 pub mod mean_pool;
 pub mod parallel;
 pub mod pos_conv;
+pub mod readback;
 pub mod rms_norm;
 pub mod rng;
 pub mod rope;

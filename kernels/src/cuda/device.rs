@@ -98,7 +98,7 @@ pub fn open(ordinal: usize) -> Result<Device> {
     Ok(device)
 }
 
-fn cuda(device: &Device) -> Result<&CudaDevice> {
+pub(super) fn cuda(device: &Device) -> Result<&CudaDevice> {
     device.as_cuda_device().map_err(|_| failed("a GPU", "was asked for, but the tensors are on the CPU"))
 }
 
@@ -173,7 +173,12 @@ pub fn forget_peak(device: &Device) -> Result<()> {
 /// What went wrong there since it was last waited for: a kernel that failed, a GPU that fell off the bus.
 pub fn synchronize(device: &Device) -> Result<()> {
     let Device::Cuda(device) = device else { return Ok(()) };
-    device.synchronize().map_err(|e| failed("the GPU failed (its kernel log, `dmesg`, may have an Xid line)", e))
+    device.synchronize().map_err(fallen)
+}
+
+/// What the device says when asked whether it has done its work: an error of anything it was asked for before.
+pub(super) fn fallen(error: impl std::fmt::Display) -> Error {
+    failed("the GPU failed (its kernel log, `dmesg`, may have an Xid line)", error)
 }
 
 /// An error that says what did not fit and what to do, if `error` is that the GPU's memory is full.

@@ -17,6 +17,8 @@ mod library;
 mod module;
 #[cfg(feature = "cuda")]
 mod nvrtc;
+#[cfg(feature = "cuda")]
+mod readback;
 
 use std::sync::OnceLock;
 
@@ -32,6 +34,8 @@ pub use emulated::{emulated, not_emulated};
 pub(crate) use gemm::{Matrix, Product};
 #[cfg(feature = "cuda")]
 pub use nvrtc::set_kernel_cache;
+#[cfg(feature = "cuda")]
+pub(crate) use readback::Coming;
 
 /// The source of an op's kernels, with all it includes in place, and what nvcc made of it when there was one.
 #[allow(dead_code)]

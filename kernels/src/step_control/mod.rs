@@ -77,14 +77,25 @@ pub fn decide(sum_of_squares: &Tensor, steps: &Tensor, rule: Rule) -> Result<Ten
     Ok(Tensor::from_slice(&decided, LEN, &Device::Cpu)?)
 }
 
+impl Decided {
+    /// What the numbers of [`decide`]'s result say.
+    ///
+    /// # Errors
+    /// More or fewer numbers than it has.
+    pub fn from_numbers(numbers: &[f64]) -> Result<Self> {
+        let &[go, grad_scale, steps, _, _, norm] = numbers else {
+            return Err(Error::Value { op: OP, message: format!("{} numbers are no decision", numbers.len()) });
+        };
+        Ok(Self { go: go != 0.0, grad_scale, steps, norm })
+    }
+}
+
 /// What `decision`, [`decide`]'s, says. Waits for the device.
 ///
 /// # Errors
 /// Another shape or dtype.
 pub fn read(decision: &Tensor) -> Result<Decided> {
-    expect_shape(OP, "decision", decision, &[LEN])?;
-    let numbers = decision.to_vec1::<f64>()?;
-    Ok(Decided { go: numbers[0] != 0.0, grad_scale: numbers[1], steps: numbers[2], norm: numbers[5] })
+    Decided::from_numbers(&decision.to_vec1()?)
 }
 
 impl Decision<'_> {

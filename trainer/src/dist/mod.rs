@@ -21,6 +21,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use candle_core::{Device, Tensor};
+use echat_kernels::readback::Readback;
 use echat_kernels::tensor;
 
 pub use echat_launch::World;
@@ -92,15 +93,14 @@ pub trait Collective: Send {
         Ok(tensor::from_host(tensor, &sum)?)
     }
 
-    /// Waits until `device` has done all it was asked to, while looking after the other ranks.
-    fn synchronize(&mut self, device: &Device) -> Result<()> {
-        #[cfg(feature = "cuda")]
-        echat_kernels::cuda::synchronize(device)?;
-        let _ = device;
+    /// Waits until `numbers` have come from this rank's device, while looking after the other ranks if the device waits for them. Where it does not,
+    /// reading the numbers waits.
+    fn await_numbers(&mut self, numbers: &Readback) -> Result<()> {
+        let _ = numbers;
         Ok(())
     }
 
-    /// The time for which [`Collective::finish_sum`] kept the device from other work, up to the last [`Collective::synchronize`] and since
+    /// The time for which [`Collective::finish_sum`] kept the device from other work, up to the last [`Collective::await_numbers`] and since
     /// this was last asked. It is not known where `finish_sum` itself waits: there a clock tells.
     fn waited(&mut self) -> Duration {
         Duration::ZERO

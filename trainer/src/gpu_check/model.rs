@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use echat_kernels::rng;
-use echat_kernels::step_control::Decision;
+use echat_kernels::step_control::{self, Decision};
 use serde_json::json;
 
 use super::Error;
@@ -123,7 +123,9 @@ impl Training {
         let failed = |e: crate::optim::Error| Error::Setup(e.to_string());
         let decision = self.optimizer.decide(&self.buckets).map_err(failed)?;
         self.optimizer.step(&self.buckets, 1.0, Decision::Made(&decision)).map_err(failed)?;
-        Ok(self.optimizer.learn(&decision).map_err(failed)?.norm)
+        let decided = step_control::read(&decision).map_err(crate::autograd::Error::from)?;
+        self.optimizer.learn(&decided);
+        Ok(decided.norm)
     }
 }
 

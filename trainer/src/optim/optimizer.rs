@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use candle_core::{DType, Tensor};
-use echat_kernels::step_control::{Decided, Decision, Rule, decide, read};
+use echat_kernels::step_control::{Decided, Decision, Rule, decide};
 use echat_kernels::{adamw, grad_norm as norm_kernel, sgd};
 
 use super::{Error, OptimizerConfig, OptimizerKind, Result};
@@ -65,11 +65,9 @@ impl Optimizer {
         Ok(decide(&sum_of_squares(buckets)?, &self.taken, Rule { clip_norm, beta1, beta2 })?)
     }
 
-    /// What [`Optimizer::decide`] decided; waits for it.
-    pub fn learn(&mut self, decision: &Tensor) -> Result<Decided> {
-        let decided = read(decision)?;
+    /// Hears what [`Optimizer::decide`] decided.
+    pub fn learn(&mut self, decided: &Decided) {
         self.steps = decided.steps as u64;
-        Ok(decided)
     }
 
     /// Updates the masters and compute copies of `buckets`, the ones it was made for, by their gradients as `decision` says, at the peak learning

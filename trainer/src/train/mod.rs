@@ -19,6 +19,6 @@ pub use evaluate::Validation;
 pub use examples::{Examples, target_tokens};
 pub use setup::Model;
 pub use state::{Progress, SavedState};
-pub use step::{LossScale, Sums, Tally, Work, accumulate};
+pub use step::{LossScale, Outcome, Sums, Tally, Work, accumulate};
 pub use threads::{set_threads, threads};
 pub use trainer::Trainer;

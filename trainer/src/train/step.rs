@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use echat_kernels::accumulate::add;
+use echat_kernels::readback::Readback;
+use echat_kernels::step_control::Decided;
 
 use super::Result;
 use crate::autograd::{self, Buckets, StepRng, Tape};
@@ -51,20 +53,53 @@ impl Tally {
 
     /// The numbers; waits for the device.
     pub fn read(&self) -> Result<Sums> {
-        let [decoder_loss, tokens_correct] = total(&self.decoder)?;
-        let [emotion_loss, emotions_correct] = total(&self.emotion)?;
+        let numbers = Readback::start(&self.tensors()).and_then(Readback::numbers).map_err(autograd::Error::from)?;
+        Ok(self.sums(&numbers))
+    }
+
+    /// Sends for the numbers, and for those of `decision`, the optimizer's about this step.
+    pub fn send_for(self, decision: &Tensor) -> Result<Outcome> {
+        let mut tensors = self.tensors();
+        tensors.push(decision);
+        let numbers = Readback::start(&tensors).map_err(autograd::Error::from)?;
+        Ok(Outcome { tally: self, numbers })
+    }
+
+    fn tensors(&self) -> Vec<&Tensor> {
+        self.decoder.iter().chain(&self.emotion).collect()
+    }
+
+    /// Of the numbers in all of [`Tally::tensors`].
+    fn sums(&self, numbers: &[f64]) -> Sums {
+        let total = |numbers: &[f64]| {
+            numbers.chunks_exact(2).fold([0.0; 2], |[loss, right], pair| [loss + pair[0], right + pair[1]])
+        };
+        let (decoder, emotion) = numbers.split_at(2 * self.decoder.len());
+        let ([decoder_loss, tokens_correct], [emotion_loss, emotions_correct]) = (total(decoder), total(emotion));
         let (tokens, emotions) = (self.tokens as f64, self.emotions as f64);
-        Ok(Sums { decoder_loss, tokens, tokens_correct, emotion_loss, emotions, emotions_correct })
+        Sums { decoder_loss, tokens, tokens_correct, emotion_loss, emotions, emotions_correct }
     }
 }
 
-fn total(sums: &[Tensor]) -> Result<[f64; 2]> {
-    let mut total = [0.0; 2];
-    for sums in sums {
-        let sums = sums.to_vec1::<f64>().map_err(autograd::Error::from)?;
-        total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+/// A step's numbers on their way from the device.
+#[derive(Debug)]
+pub struct Outcome {
+    tally: Tally,
+    numbers: Readback,
+}
+
+impl Outcome {
+    /// What is waited for.
+    pub fn numbers(&self) -> &Readback {
+        &self.numbers
     }
-    Ok(total)
+
+    /// This rank's losses, and what the optimizer decided; waits for them.
+    pub fn read(self) -> Result<(Sums, Decided)> {
+        let numbers = self.numbers.numbers().map_err(autograd::Error::from)?;
+        let (sums, decision) = numbers.split_at(2 * self.tally.tensors().len());
+        Ok((self.tally.sums(sums), Decided::from_numbers(decision).map_err(autograd::Error::from)?))
+    }
 }
 
 /// What a step cost this rank.

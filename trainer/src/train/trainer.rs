@@ -8,7 +8,7 @@ use echat_kernels::step_control::{Decided, Decision};
 
 use super::state::{Progress, SavedState, restore, snapshot};
 use super::watch::{Interval, Watch};
-use super::{Error, LossScale, Model, Result, Sums, Validation, accumulate, open_cache, target_tokens};
+use super::{Error, LossScale, Model, Outcome, Result, Sums, Validation, accumulate, open_cache, target_tokens};
 use crate::autograd::StepRng;
 use crate::checkpoint::{self, run_dir};
 use crate::config::RunConfig;
@@ -32,6 +32,8 @@ pub struct Trainer<'a> {
     sampler: Arc<Sampler>,
     validation: Option<Validation>,
     progress: Progress,
+    /// The latest step and its outcome, until it is known.
+    under_way: Option<(u64, Outcome)>,
     frozen: BTreeMap<String, String>,
     data_order: String,
     watch: Watch,
@@ -93,6 +95,7 @@ impl<'a> Trainer<'a> {
             sampler: Arc::new(sampler),
             validation,
             progress,
+            under_way: None,
             frozen,
             data_order,
             watch,
@@ -123,7 +126,11 @@ impl<'a> Trainer<'a> {
             self.step(&data, &mut interval)?;
             let step = self.progress.step;
             let due = |every: u64| every > 0 && step.is_multiple_of(every);
-            if due(self.config.train.log_every) || step == last || step == 1 {
+            let logs = due(self.config.train.log_every) || step == last || step == 1;
+            if logs || due(self.config.validation.every) || due(self.config.checkpoint.every_steps) {
+                self.settle(&mut interval)?;
+            }
+            if logs {
                 let lr = self.lr_factor(step - 1);
                 let done = std::mem::replace(&mut interval, Interval::new());
                 self.watch.interval(done, &self.progress, lr, &self.model, &mut *self.collective)?;
@@ -144,7 +151,8 @@ impl<'a> Trainer<'a> {
         self.config.schedule.factor(step, self.config.train.steps)
     }
 
-    /// One optimizer step.
+    /// Asks for one optimizer step. What came of it is looked at once the next has been asked for, or where it is needed, so that a GPU always has
+    /// work to do.
     fn step(&mut self, data: &Step, interval: &mut Interval) -> Result<()> {
         self.watch.skipped(&data.skipped);
         let batches: Vec<Batch> = data.batches.iter().map(|b| self.model.examples.batch(b)).collect::<Result<_>>()?;
@@ -152,7 +160,7 @@ impl<'a> Trainer<'a> {
         let mut counts = [target_tokens(&batches) as f64, emotions as f64];
         self.collective.all_reduce_f64(&mut counts)?;
         let alpha = self.config.train.alpha;
-        let (tally, mut work) = accumulate(
+        let (tally, work) = accumulate(
             &self.model.built.model,
             &self.model.examples.layout,
             &self.model.buckets,
@@ -164,18 +172,26 @@ impl<'a> Trainer<'a> {
         // The gradient is the same on every rank, so all decide alike; and where it is, so a GPU need not wait for its host.
         let decision = self.optimizer.decide(&self.model.buckets)?;
         self.optimizer.step(&self.model.buckets, self.lr_factor(data.step), Decision::Made(&decision))?;
-        // Reading would wait too, but for ever if another rank is gone.
-        self.collective.synchronize(&self.model.buckets.device())?;
-        work.waited += self.collective.waited();
-        let mut sums = tally.read()?;
-        sums.all_reduce(&mut *self.collective)?;
-        let decided = self.optimizer.learn(&decision)?;
-        self.judge(data.step, &sums, &decided)?;
+        let outcome = tally.send_for(&decision)?;
+        self.settle(interval)?;
+        self.under_way = Some((data.step, outcome));
         self.progress.step = data.step + 1;
         self.progress.audio_seconds += data.seconds;
-        self.progress.updates = self.optimizer.steps();
-        interval.add(data, &sums, &work, decided.norm);
+        interval.add(data, &work);
         Ok(())
+    }
+
+    /// Waits for the outcome of the latest step that was asked for, if it is not known yet.
+    fn settle(&mut self, interval: &mut Interval) -> Result<()> {
+        let Some((step, outcome)) = self.under_way.take() else { return Ok(()) };
+        // Reading would wait too, but for ever if another rank is gone.
+        self.collective.await_numbers(outcome.numbers())?;
+        let (mut sums, decided) = outcome.read()?;
+        sums.all_reduce(&mut *self.collective)?;
+        self.optimizer.learn(&decided);
+        self.progress.updates = self.optimizer.steps();
+        interval.learn(&sums, decided.norm, self.collective.waited());
+        self.judge(step, &sums, &decided)
     }
 
     /// Counts a step that no rank has taken because something was not finite; too many end the run.

@@ -69,15 +69,20 @@ impl Interval {
         self.steps = 0;
     }
 
-    /// One more step.
-    pub fn add(&mut self, data: &Step, sums: &Sums, work: &Work, norm: f64) {
+    /// One more step was asked for.
+    pub fn add(&mut self, data: &Step, work: &Work) {
         self.steps += 1;
-        self.sums = *sums;
-        self.norm = norm;
         self.waited += data.waited;
         self.audio_seconds += data.seconds;
         self.utterances = data.utterances;
         self.work.add(work);
+    }
+
+    /// The outcome of the last step but one, or of the last: what the run shows is that of the last of an interval.
+    pub fn learn(&mut self, sums: &Sums, norm: f64, waited: Duration) {
+        self.sums = *sums;
+        self.norm = norm;
+        self.work.waited += waited;
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
+use echat_kernels::readback::Readback;
 
 use super::super::{Collective, Error, Result, Solo, World};
 use super::Nccl;
@@ -65,6 +66,12 @@ fn expect(value: f64, sum: &Tensor) -> Result<()> {
     }
 }
 
+/// Waits for `device`, as training does.
+fn reached(nccl: &mut Nccl, device: &Device) -> Result<()> {
+    let last = candle(Tensor::zeros(1, DType::F64, device))?;
+    nccl.await_numbers(&Readback::start(&[&last])?)
+}
+
 /// As gradients are summed: the sum of one rank is what was there.
 fn in_place(nccl: &mut Nccl, device: &Device) -> Result<()> {
     let mut pending = Vec::new();
@@ -77,7 +84,7 @@ fn in_place(nccl: &mut Nccl, device: &Device) -> Result<()> {
         nccl.finish_sum(sum, &tensor)?;
         after.push(candle(tensor.affine(2.0, 0.0))?);
     }
-    nccl.synchronize(device)?;
+    reached(nccl, device)?;
     after.iter().enumerate().try_for_each(|(i, doubled)| expect(2.0 * (i + 1) as f64, doubled))
 }
 
@@ -93,6 +100,6 @@ fn in_order(nccl: &mut Nccl, device: &Device) -> Result<()> {
         nccl.finish_sum(sum, &to)?;
         after.push(candle(to.affine(2.0, 0.0))?);
     }
-    nccl.synchronize(device)?;
+    reached(nccl, device)?;
     after.iter().enumerate().try_for_each(|(i, doubled)| expect(2.0 * (i + 1) as f64, doubled))
 }

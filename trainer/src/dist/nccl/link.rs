@@ -1,6 +1,6 @@
 //! A communicator with its stream, and the sums that are under way there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem::take;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,9 @@ pub struct Link {
     /// The number of the latest sum.
     latest: u64,
     under_way: BTreeMap<u64, Sum>,
-    /// Of each sum that was finished since the last [`Link::count_waits`], before and after the compute stream waited for it.
-    waits: Vec<[CudaEvent; 2]>,
+    /// Of each sum that was finished and not counted by [`Link::count_waits`], before and after the compute stream waited for it.
+    waits: VecDeque<[CudaEvent; 2]>,
     waited: Duration,
-    mark: Option<CudaEvent>,
 }
 
 /// A sum under way.
@@ -60,8 +59,8 @@ impl Link {
         let (_, greatest) = result::stream::get_priority_range().map_err(failed)?;
         let stream = context.new_stream_with_priority(greatest).map_err(failed)?;
         let comm = library.connect(id, rank, size)?;
-        let (under_way, waits) = (BTreeMap::new(), Vec::new());
-        Ok(Self { comm, compute, stream, latest: 0, under_way, waits, waited: Duration::ZERO, mark: None })
+        let (under_way, waits) = (BTreeMap::new(), VecDeque::new());
+        Ok(Self { comm, compute, stream, latest: 0, under_way, waits, waited: Duration::ZERO })
     }
 
     /// The library's version.
@@ -100,26 +99,19 @@ impl Link {
         let done = sum.done.as_ref().ok_or(Error::NotStarted)?;
         let before = timed(&self.compute)?;
         self.compute.wait(done).map_err(failed)?;
-        self.waits.push([before, timed(&self.compute)?]);
+        self.waits.push_back([before, timed(&self.compute)?]);
         Ok(())
     }
 
-    /// Marks what the GPU has been asked for up to now.
-    pub fn mark(&mut self) -> Result<()> {
-        self.mark = Some(self.compute.record_event(None).map_err(failed)?);
-        Ok(())
-    }
-
-    /// Whether the GPU has done all up to the mark.
-    pub fn has_passed_mark(&self) -> Result<bool> {
-        self.mark.as_ref().map_or(Ok(true), |mark| mark.try_is_complete().map_err(failed))
-    }
-
-    /// Adds up how long the finished sums were waited for, once the GPU has passed a mark behind them.
+    /// Adds up how long the finished sums that the GPU has come past were waited for.
     pub fn count_waits(&mut self) -> Result<()> {
-        for [before, after] in take(&mut self.waits) {
-            let milliseconds = before.elapsed_ms(&after).map_err(failed)?;
+        while let Some([before, after]) = self.waits.front() {
+            if !after.try_is_complete().map_err(failed)? {
+                break;
+            }
+            let milliseconds = before.elapsed_ms(after).map_err(failed)?;
             self.waited += Duration::from_secs_f64(f64::from(milliseconds.max(0.0)) / 1e3);
+            self.waits.pop_front();
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Sums on GPUs by NCCL; everything else goes over the hosts.
 //!
 //! A sum runs on a stream of its own, after what the GPU was asked for before it was started, beside what it is asked for next, and before what it is
-//! asked for once [`Collective::finish_sum`] was called. The host waits in [`Collective::synchronize`] alone, and looks after the other ranks there.
+//! asked for once [`Collective::finish_sum`] was called. The host waits in [`Collective::await_numbers`] alone, and looks after the other ranks there.
 
 mod check;
 mod ffi;
@@ -14,6 +14,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
+use echat_kernels::readback::Readback;
 
 use super::waiting::Waiting;
 use super::{Collective, Error, Pending, Result, State, World};
@@ -53,7 +54,7 @@ impl Nccl {
         let id = <[u8; ID_BYTES]>::try_from(id).map_err(|_| Error::NotStarted)?;
         self.host.barrier()?;
         self.link = Some(Link::connect(library, id, rank, size, device)?);
-        self.until("connecting", |_, ready| Ok(ready))?;
+        self.until("connecting", Ok)?;
         let ranks = if size == 1 { "1 rank" } else { &format!("{size} ranks") };
         let mut notes = vec![format!("gradients of {ranks} are summed by NCCL {}", library.version())];
         notes.extend(warning);
@@ -65,14 +66,14 @@ impl Nccl {
         let started = self.link.as_mut().ok_or(Error::NotStarted)?.start(from.clone(), to.clone());
         let id = started.map_err(|error| roll_call(&mut *self.host, self.timeout, error))?;
         // Before that it is not on its stream.
-        self.until("all-reduce", |_, ready| Ok(ready))?;
+        self.until("all-reduce", Ok)?;
         self.link.as_mut().ok_or(Error::NotStarted)?.queued(id)?;
         Ok(Pending(State::Queued(id)))
     }
 
     /// Waits, giving up the processor, until `done` says so; it is told whether NCCL has done what it was asked for last. NCCL's errors
     /// end it, and ranks that are gone for too long.
-    fn until(&mut self, call: &'static str, done: impl Fn(&Link, bool) -> Result<bool>) -> Result<()> {
+    fn until(&mut self, call: &'static str, done: impl Fn(bool) -> Result<bool>) -> Result<()> {
         let Some(link) = &self.link else { return Err(Error::NotStarted) };
         let mut waiting =
             Waiting::new(call, "no rank in particular: all wait for their GPUs (NCCL_DEBUG=INFO says what NCCL does)");
@@ -81,7 +82,7 @@ impl Nccl {
                 Ok(ready) => ready,
                 Err(error) => return Err(roll_call(&mut *self.host, self.timeout, error)),
             };
-            if done(link, ready)? {
+            if done(ready)? {
                 return Ok(());
             }
             self.host.watch(&mut waiting)?;
@@ -148,14 +149,11 @@ impl Collective for Nccl {
         }
     }
 
-    fn synchronize(&mut self, device: &Device) -> Result<()> {
-        if self.link.is_none() || !device.is_cuda() {
-            return self.host.synchronize(device);
+    fn await_numbers(&mut self, numbers: &Readback) -> Result<()> {
+        if self.link.is_none() {
+            return self.host.await_numbers(numbers);
         }
-        if let Some(link) = &mut self.link {
-            link.mark()?;
-        }
-        self.until("all-reduce", |link, _| link.has_passed_mark())?;
+        self.until("all-reduce", |_| Ok(numbers.is_there()?))?;
         self.link.as_mut().map_or(Ok(()), Link::count_waits)
     }
 
@@ -194,7 +192,7 @@ impl Collective for Nccl {
     fn finish(&mut self) -> Result<()> {
         if let Some(link) = &self.link {
             link.finalize()?;
-            self.until("disconnecting", |_, ready| Ok(ready))?;
+            self.until("disconnecting", Ok)?;
             self.link = None;
         }
         self.host.finish()
