@@ -4,6 +4,7 @@ mod model;
 mod parity;
 mod speed;
 mod steps;
+mod stream;
 
 use candle_core::{DType, Device};
 use echat_kernels::check;
@@ -202,6 +203,31 @@ mod tests {
     #[test]
     fn kernels_train_as_the_cpu_does() {
         assert_eq!(echat_kernels::cuda::emulated(|| check(&Device::Cpu)), [""; 0]);
+    }
+
+    #[test]
+    fn a_model_trains_from_shards() {
+        let device = Device::Cpu;
+        let task = model::Task {
+            size: model::Size::Tiny,
+            stage: 1,
+            precision: crate::model::echat::Precision::F32,
+            micro_batch_seconds: 6.0,
+            micro_batches: 2,
+            recompute: false,
+        };
+        let mut training = model::Training::new(&task, &device).unwrap();
+        let mut lines = Vec::new();
+        let mut say = |line: &str| lines.push(line.to_owned());
+        let mut report = Report::new(&mut say);
+        let steps = stream::Steps { warm: 2, timed: 3 };
+        let row = stream::run(&mut training, &task, steps, &device, &mut report).unwrap();
+        assert_eq!(report.failed(), [""; 0]);
+        // Three steps of at most 12 s, none of them nearly empty.
+        let seconds = row["seconds_of_speech"].as_f64().unwrap();
+        assert!(seconds > 15.0 && seconds <= 36.0, "{row}");
+        assert!((0.0..1.0).contains(&row["data_wait"].as_f64().unwrap()), "{row}");
+        assert!(lines.iter().any(|line| line.contains("waiting for data")), "{lines:?}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use echat_kernels::rng;
-use echat_kernels::step_control::{self, Decision};
+use echat_kernels::step_control::Decision;
 use serde_json::json;
 
 use super::Error;
@@ -18,7 +18,7 @@ use crate::model::echat::{Batch, Built, ModelConfig, Precision, Sections, Speech
 use crate::model::hubert::EncoderConfig;
 use crate::nn::{Packed, SeqLens};
 use crate::optim::{Optimizer, OptimizerConfig};
-use crate::train::{LossScale, Sums, TrainGroup, Work, accumulate};
+use crate::train::{LossScale, Outcome, Sums, TrainGroup, Work, accumulate, target_tokens};
 
 /// Which model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,14 +93,22 @@ impl Training {
         let vocab = built.model.decoder.architecture.vocab as u32;
         let batches: Vec<Batch> =
             (0..task.micro_batches).map(|i| batch(task, i as u64, vocab)).collect::<Result<_, _>>()?;
-        let tokens: usize = batches.iter().flat_map(|b| &b.targets).map(Vec::len).sum();
-        let utterances: usize = batches.iter().map(|b| b.targets.len()).sum();
-        let scale = LossScale::new(if task.stage == 2 { 0.1 } else { 0.0 }, tokens as f64, utterances as f64);
         let prompt = (0..6).map(|i| 100 % vocab + i).collect();
         let layout = Layout { parts: vec![Part::Bos(1), Part::Emotion, Part::Speech, Part::Tokens(prompt)] };
+        let (scale, seconds) = (LossScale::new(0.0, 0.0, 0.0), 0.0);
+        let mut training = Self { built, buckets, layout, batches: Vec::new(), optimizer, scale, seconds };
+        training.take(batches, task.stage);
+        Ok(training)
+    }
+
+    /// Makes `batches` the next steps' speech.
+    pub(super) fn take(&mut self, batches: Vec<Batch>, stage: u8) {
+        let utterances: usize = batches.iter().map(|b| b.targets.len()).sum();
         let samples: usize = batches.iter().map(|b| b.packed.seq.total()).sum();
-        let seconds = samples as f64 / f64::from(SAMPLE_RATE);
-        Ok(Self { built, buckets, layout, batches, optimizer, scale, seconds })
+        let alpha = if stage == 2 { 0.1 } else { 0.0 };
+        self.scale = LossScale::new(alpha, target_tokens(&batches) as f64, utterances as f64);
+        self.seconds = samples as f64 / f64::from(SAMPLE_RATE);
+        self.batches = batches;
     }
 
     /// Forward and backward of step `step`; the gradients stay in the buckets.
@@ -111,32 +119,53 @@ impl Training {
         Ok(accumulate(model, &self.layout, &self.buckets, &mut solo, &self.batches, rng, scale)?)
     }
 
-    /// Step `step` whole, as the trainer does it.
-    pub(super) fn step(&mut self, step: u64) -> Result<Stepped, Error> {
+    /// Asks for step `step`, as the trainer does.
+    pub(super) fn ask(&mut self, step: u64) -> Result<(Outcome, Work), Error> {
         let (tally, work) = self.differentiate(step)?;
-        let norm = self.update()?;
-        Ok(Stepped { sums: tally.read()?, work, norm })
+        let decision = self.update()?;
+        Ok((tally.send_for(&decision)?, work))
     }
 
-    /// Updates the parameters by the gradients; returns the gradients' norm.
-    pub(super) fn update(&mut self) -> Result<f64, Error> {
+    /// Step `step` from its beginning to its end.
+    pub(super) fn step(&mut self, step: u64) -> Result<Stepped, Error> {
+        let (outcome, work) = self.ask(step)?;
+        let (sums, decided) = outcome.read()?;
+        Ok(Stepped { sums, work, norm: decided.norm })
+    }
+
+    /// Updates the parameters by the gradients; returns the optimizer's decision.
+    pub(super) fn update(&mut self) -> Result<Tensor, Error> {
         let failed = |e: crate::optim::Error| Error::Setup(e.to_string());
         let decision = self.optimizer.decide(&self.buckets).map_err(failed)?;
         self.optimizer.step(&self.buckets, 1.0, Decision::Made(&decision)).map_err(failed)?;
-        let decided = step_control::read(&decision).map_err(crate::autograd::Error::from)?;
-        self.optimizer.learn(&decided);
-        Ok(decided.norm)
+        Ok(decision)
     }
 }
 
-/// The `config.json` files that sizes are read from, in a directory that goes with this.
-struct Files(PathBuf);
+/// A directory for temporary files, which go with this.
+pub(super) struct Scratch(pub(super) PathBuf);
+
+impl Scratch {
+    pub(super) fn new(name: &str) -> Result<Self, Error> {
+        let (process, thread) = (std::process::id(), std::thread::current().id());
+        let dir = std::env::temp_dir().join(format!("echat-gpu-check-{process}-{thread:?}-{name}"));
+        std::fs::create_dir_all(&dir).map_err(|e| Error::Setup(format!("{}: {e}", dir.display())))?;
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The `config.json` files that sizes are read from.
+struct Files(Scratch);
 
 impl Files {
     fn write(size: Size) -> Result<Self, Error> {
-        let number = std::process::id();
-        let files =
-            Self(std::env::temp_dir().join(format!("echat-gpu-check-{number}-{:?}", std::thread::current().id())));
+        let files = Self(Scratch::new("sizes")?);
         let (encoder, decoder) = match size {
             Size::Tiny => (tiny_encoder(), tiny_decoder()),
             Size::Full => (hubert_large(), baichuan2()),
@@ -152,17 +181,11 @@ impl Files {
     }
 
     fn encoder(&self) -> PathBuf {
-        self.0.join("encoder")
+        self.0.0.join("encoder")
     }
 
     fn decoder(&self) -> PathBuf {
-        self.0.join("decoder")
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        self.0.0.join("decoder")
     }
 }
 
@@ -200,17 +223,21 @@ fn tiny_decoder() -> serde_json::Value {
     })
 }
 
-/// Micro-batch `number`: utterances as WenetSpeech has them, log-normal of median 2.1 s and mean 2.5 s, 0.5 to 20 s long, with three and a
-/// half target tokens a second.
+/// The length of an utterance in seconds, as WenetSpeech has them: log-normal of median 2.1 s and mean 2.5 s, 0.5 to 20 s.
+pub(super) fn seconds_of(key: u64) -> f64 {
+    let (u, v) = (rng::uniform(key), rng::uniform(rng::key(key, 1)));
+    let normal = (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
+    (2.1 * (0.59 * normal).exp()).clamp(0.5, 20.0)
+}
+
+/// Micro-batch `number`: utterances of three and a half target tokens a second.
 fn batch(task: &Task, number: u64, vocab: u32) -> Result<Batch, Error> {
     let stream = rng::key(rng::site("gpu-check"), number);
     let (mut lens, mut targets, mut emotions) = (Vec::new(), Vec::new(), Vec::new());
     let mut left = task.micro_batch_seconds;
     for i in 0.. {
         let key = rng::key(stream, i);
-        let (u, v) = (rng::uniform(key), rng::uniform(rng::key(key, 1)));
-        let normal = (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos();
-        let seconds = (2.1 * (0.59 * normal).exp()).clamp(0.5, 20.0).min(left.max(0.5));
+        let seconds = seconds_of(key).min(left.max(0.5));
         lens.push((seconds * f64::from(SAMPLE_RATE)) as usize);
         let token = |j| (rng::uniform(rng::key(key, 2 + j)) * f64::from(vocab - 3)) as u32 + 3;
         let count = (3.5 * seconds).ceil() as u64;

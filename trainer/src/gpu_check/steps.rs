@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::model::{Size, Task, Training};
 use super::speed::Ceilings;
+use super::stream::{self, Steps};
 use super::{Error, Report, wait};
 use crate::autograd::{StepRng, Tape};
 use crate::model::echat::Precision;
@@ -28,7 +29,12 @@ pub(super) fn run(device: &Device, ceilings: &Ceilings, report: &mut Report) -> 
         let mut training = Training::new(&task, device)?;
         wait(device)?;
         report.say(&format!("       stage {stage}, full size: built in {:.1} s", begun.elapsed().as_secs_f64()));
-        rows.push(stage_row(&mut training, stage, device, ceilings, report)?);
+        let mut row = stage_row(&mut training, stage, device, ceilings, report)?;
+        if stage == 1 {
+            let steps = Steps { warm: WARM, timed: TIMED };
+            row["from_shards"] = stream::run(&mut training, &task, steps, device, report)?;
+        }
+        rows.push(row);
     }
     Ok(Value::Array(rows))
 }
