@@ -41,6 +41,12 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// A device's memory that is full.
+    #[error("out of memory: {what}")]
+    OutOfMemory {
+        /// What did not fit, and how much is there.
+        what: String,
+    },
     /// From the tensor library.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

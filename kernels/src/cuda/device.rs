@@ -6,7 +6,7 @@ use std::ffi::c_void;
 use candle_core::backend::BackendDevice;
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 
 use super::library;
 use crate::{Error, Result};
@@ -181,10 +181,9 @@ pub(super) fn fallen(error: impl std::fmt::Display) -> Error {
     failed("the GPU failed (its kernel log, `dmesg`, may have an Xid line)", error)
 }
 
-/// An error that says what did not fit and what to do, if `error` is that the GPU's memory is full.
-pub(super) fn explained(error: candle_core::Error, bytes: usize, like: &Tensor) -> Error {
-    let text = error.to_string();
-    if !text.contains("OUT_OF_MEMORY") && !text.contains("out of memory") {
+/// An error that says what did not fit, if `error` is that the GPU's memory is full.
+pub(super) fn explained(error: candle_core::Error, shape: &Shape, dtype: DType, like: &Tensor) -> Error {
+    if !error.to_string().contains("OUT_OF_MEMORY") {
         return error.into();
     }
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
@@ -192,10 +191,6 @@ pub(super) fn explained(error: candle_core::Error, bytes: usize, like: &Tensor) 
         |_| String::new(),
         |m| format!(" ({:.1} of {:.1} GiB are taken)", gib(m.total - m.free), gib(m.total)),
     );
-    let message = format!(
-        "the GPU's memory is full: {:.3} GiB more do not fit{taken}; lower data.micro_batch_seconds or \
-         data.micro_batch_tokens, or set recompute = true for the decoder and the encoder; `echat plan` predicts what a configuration needs",
-        gib(bytes as u64)
-    );
-    Error::Value { op: "cuda", message }
+    let bytes = (shape.elem_count() * dtype.size_in_bytes()) as u64;
+    Error::OutOfMemory { what: format!("{shape:?} of {dtype:?}, {:.3} GiB, do not fit on the GPU{taken}", gib(bytes)) }
 }

@@ -84,16 +84,16 @@ pub(crate) fn empty(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Res
     // SAFETY: device memory of numbers, which any bytes are; the kernels that follow write all of it before others read it.
     #[allow(unsafe_code)]
     let made = unsafe { Tensor::empty(&shape, dtype, like.device()) };
-    made.map_err(|e| full(e, shape.elem_count() * dtype.size_in_bytes(), like))
+    made.map_err(|e| full(e, &shape, dtype, like))
 }
 
-/// Why a tensor of so many bytes could not be made.
-fn full(error: candle_core::Error, bytes: usize, like: &Tensor) -> Error {
+/// Why a tensor could not be made.
+fn full(error: candle_core::Error, shape: &Shape, dtype: DType, like: &Tensor) -> Error {
     #[cfg(feature = "cuda")]
-    return device::explained(error, bytes, like);
+    return device::explained(error, shape, dtype, like);
     #[cfg(not(feature = "cuda"))]
     {
-        let _ = (bytes, like);
+        let _ = (shape, dtype, like);
         error.into()
     }
 }
@@ -101,7 +101,7 @@ fn full(error: candle_core::Error, bytes: usize, like: &Tensor) -> Error {
 /// A tensor of zeros on the device of `like`.
 pub(crate) fn zeros(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Result<Tensor> {
     let shape = shape.into();
-    Tensor::zeros(&shape, dtype, like.device()).map_err(|e| full(e, shape.elem_count() * dtype.size_in_bytes(), like))
+    Tensor::zeros(&shape, dtype, like.device()).map_err(|e| full(e, &shape, dtype, like))
 }
 
 /// `values` on the device of `like`.

@@ -9,6 +9,7 @@ use super::ConfigFile;
 use crate::checkpoint::run_dir::{self, Resume};
 use crate::config::{RunConfig, load};
 use crate::dist::{self, Collective};
+use crate::plan::{Assumptions, memory_line, plan};
 use crate::train::{Trainer, set_threads};
 use echat_launch::World;
 
@@ -28,7 +29,11 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let resolved = loaded.resolved_toml()?;
     set_threads(loaded.config.output.threads, &world)?;
     let dist = loaded.config.dist.clone();
-    dist::run(world, &dist, |collective| train(&loaded.config, resolved, &args.resume, collective))
+    let ranks = world.size;
+    dist::run(world, &dist, |collective| {
+        train(&loaded.config, resolved, &args.resume, collective)
+            .map_err(|error| with_plan(error, &loaded.config, ranks))
+    })
 }
 
 fn train(config: &RunConfig, resolved: String, resume: &Resume, collective: &mut dyn Collective) -> anyhow::Result<()> {
@@ -43,6 +48,23 @@ fn train(config: &RunConfig, resolved: String, resume: &Resume, collective: &mut
     }
     trainer.run()?;
     Ok(())
+}
+
+/// An error of too little memory with what the configuration was planned to take, and what to change.
+fn with_plan(error: anyhow::Error, config: &RunConfig, ranks: usize) -> anyhow::Error {
+    let text = format!("{error:#}");
+    // Ops say the first, the driver the second.
+    if !text.contains("out of memory") && !text.contains("OUT_OF_MEMORY") {
+        return error;
+    }
+    let planned = match plan(config, &Assumptions { ranks, ..Assumptions::default() }) {
+        Ok(plan) => format!("`echat plan` foretells {}", memory_line(&plan)),
+        Err(error) => format!("`echat plan`: {error}"),
+    };
+    anyhow::anyhow!(
+        "{text}; {planned}; lower data.micro_batch_seconds or data.micro_batch_tokens, or set recompute = true for the encoder, the connector and \
+         the decoder"
+    )
 }
 
 /// Rank 0 prepares the run directory and says where all start from.
@@ -76,4 +98,28 @@ fn prepare(config: &RunConfig, resume: &Resume) -> anyhow::Result<Option<PathBuf
         eprintln!("warning: {warning}");
     }
     Ok(start.from)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_memory_is_told_with_the_plan() {
+        let mini = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/mini/stage1.toml");
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let path = |part: &str| format!("{part}.path={}", root.join("assets/mini").join(part).display());
+        let config = load::<RunConfig>(&mini, &[path("encoder"), path("decoder")]).unwrap().config;
+        let full = echat_kernels::Error::OutOfMemory { what: "[7, 9] of BF16 do not fit".into() };
+        let said = with_plan(full.into(), &config, 1).to_string();
+        assert!(said.starts_with("out of memory: [7, 9] of BF16 do not fit; `echat plan` foretells 0."), "{said}");
+        for part in
+            [" GiB (weights 0.", "activations kept for backward", "lower data.micro_batch_seconds", "recompute = true"]
+        {
+            assert!(said.contains(part), "{said}");
+        }
+        let other = with_plan(anyhow::anyhow!("no such file"), &config, 1).to_string();
+        assert_eq!(other, "no such file");
+    }
 }

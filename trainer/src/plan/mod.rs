@@ -9,7 +9,7 @@ use candle_core::DType;
 use serde::Serialize;
 
 pub use batch::{Assumptions, MicroBatch};
-pub use table::table;
+pub use table::{memory_line, table};
 
 use crate::autograd::{Group, Params};
 use crate::config::RunConfig;

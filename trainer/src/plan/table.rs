@@ -12,6 +12,13 @@ pub fn table(plan: &Plan, gpus: &[f64]) -> String {
     out
 }
 
+/// A plan's memory in a line.
+pub fn memory_line(plan: &Plan) -> String {
+    let largest = plan.memory.rows().into_iter().filter(|(_, bytes)| *bytes > 0.0);
+    let parts: Vec<String> = largest.map(|(name, bytes)| format!("{name} {:.2}", bytes / GIB)).collect();
+    format!("{:.2} GiB ({})", plan.memory.total() / GIB, parts.join("; "))
+}
+
 /// 7505973248 as 7,505,973,248.
 fn grouped(n: usize) -> String {
     let digits = n.to_string();
