@@ -36,7 +36,7 @@ fn it_makes_aligned_bf16_on_gpus_that_have_it() {
 }
 
 #[test]
-fn dropout_scales_that_turn_the_order_and_nothing_at_all_are_ours() {
+fn dropout_other_scales_empty_and_very_large_batches_are_ours() {
     let (seq, none, empty) = (SeqLens::from_lens([3, 5]), SeqLens::from_lens([]), SeqLens::from_lens([0, 0]));
     let many = SeqLens::from_lens(vec![1; 65_536]);
     let args = Attention { q_seq: &seq, k_seq: &seq, causal: false, scale: 1.0, dropout: None };
