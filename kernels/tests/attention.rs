@@ -5,7 +5,7 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, at_threads, bf16, bits, finite_difference, random, rel_l2, to_f64};
-use echat_kernels::attention::{Attention, Dropout, backward, forward, reference};
+use echat_kernels::attention::{Attention, Dropout, backward, forward, infer, reference};
 use echat_kernels::{SeqLens, rng};
 
 struct Case {
@@ -348,3 +348,12 @@ emulated!(
     decoding_with_a_cache_equals_the_whole_sequence,
     wrong_shapes_and_values_are_errors,
 );
+
+#[test]
+fn without_a_backward_pass_the_output_is_the_same() {
+    let case = Case::new(&RAGGED, &RAGGED, (4, 2, 32), true, 0.1);
+    let out = infer(&case.q, &case.k, &case.v, &case.args()).unwrap();
+    assert_eq!(bits(&out), bits(&case.run()[0]));
+    let wrong = infer(&case.q, &case.k, &case.k.narrow(1, 0, 1).unwrap(), &case.args());
+    assert!(wrong.unwrap_err().to_string().starts_with("attention: v: expected shape"));
+}

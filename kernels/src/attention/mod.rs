@@ -8,6 +8,7 @@
 mod cpu;
 #[cfg(any(feature = "cuda", feature = "emulate"))]
 mod cuda;
+pub mod flash;
 pub mod reference;
 
 use candle_core::{DType, Tensor};
@@ -57,6 +58,16 @@ pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, args: &Attention) -> Result<(
     let (out, lse) = cpu::forward(&tensor::read(OP, q)?, &tensor::read(OP, k)?, &tensor::read(OP, v)?, heads, args);
     let lse = tensor::write(OP, lse, (heads.h, args.q_seq.total()), DType::F32)?;
     Ok((tensor::write(OP, out, q.shape(), q.dtype())?, lse))
+}
+
+/// The output of [`forward`] alone, where no backward pass follows. With the feature `flash-attn` candle-flash-attn makes it where it can
+/// ([`flash::serves`]), the same to the rounding of bf16.
+pub fn infer(q: &Tensor, k: &Tensor, v: &Tensor, args: &Attention) -> Result<Tensor> {
+    #[cfg(feature = "flash-attn")]
+    if let Some(out) = flash::forward(q, k, v, check(q, k, v, args)?, args)? {
+        return Ok(out);
+    }
+    Ok(forward(q, k, v, args)?.0)
 }
 
 /// The gradients of `q`, `k` and `v` from that of the output, `grad` [tq, h, dh], with the forward pass's `out` and `lse`.

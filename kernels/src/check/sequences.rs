@@ -19,6 +19,8 @@ pub(super) fn run(check: &mut Check) {
     // A few new queries over a cache.
     let (queries, keys) = (SeqLens::from_lens([1, 3, 70]), SeqLens::from_lens([90, 3, 129]));
     check.attempt("attention", |check| attend(check, (4, 4, 128), true, &queries, &keys, false));
+    #[cfg(feature = "flash-attn")]
+    check.attempt("flash_attention", flash);
 }
 
 fn pools(check: &mut Check) -> Result<()> {
@@ -120,6 +122,34 @@ fn attend(
     let (want_dq, want_dk, want_dv) = attention::reference::backward(&gs, &qs, &ks, &vs, heads, &args);
     for (what, got, want) in [("dq", &dq, &want_dq), ("dk", &dk, &want_dk), ("dv", &dv, &want_dv)] {
         check.compare("attention", at(what), got, want)?;
+    }
+    Ok(())
+}
+
+/// What candle-flash-attn makes where no backward pass follows, of bf16 alone.
+#[cfg(feature = "flash-attn")]
+fn flash(check: &mut Check) -> Result<()> {
+    if check.dtype != DType::BF16 {
+        return Ok(());
+    }
+    let q_seq = SeqLens::from_lens([65, 1, 0, 200, 127]);
+    // As many keys; more of them, for few new queries; fewer or none, so that the first queries see nothing.
+    for k_seq in [[65, 1, 0, 200, 127], [90, 300, 7, 200, 129], [0, 1, 5, 64, 130]].map(SeqLens::from_lens) {
+        for (heads, causal) in [(2, 2, 32), (4, 1, 40), (2, 2, 64), (3, 3, 80), (2, 1, 96), (4, 2, 128)]
+            .into_iter()
+            .flat_map(|heads| [(heads, false), (heads, true)])
+        {
+            let (h, hk, dh) = heads;
+            let args =
+                Attention { q_seq: &q_seq, k_seq: &k_seq, causal, scale: 1.0 / (dh as f32).sqrt(), dropout: None };
+            let (q, qs) = check.random(1, &[q_seq.total(), h, dh])?;
+            let (k, ks) = check.random(2, &[k_seq.total(), hk, dh])?;
+            let (v, vs) = check.random(3, &[k_seq.total(), hk, dh])?;
+            let (want, _) = attention::reference::forward(&qs, &ks, &vs, heads, &args);
+            let mask = if causal { "causal" } else { "full" };
+            let what = format!("out {h}/{hk} heads of {dh}, {mask}, {} keys", k_seq.total());
+            check.compare("attention by candle-flash-attn", what, &attention::infer(&q, &k, &v, &args)?, &want)?;
+        }
     }
     Ok(())
 }

@@ -125,6 +125,11 @@ impl Tape {
         Self::with_mode(Mode::Inference, None, Rc::default(), Rc::default())
     }
 
+    /// Whether nothing is recorded, nor will be when a block is run again.
+    pub fn is_inference(&self) -> bool {
+        self.mode == Mode::Inference
+    }
+
     /// The step's randomness; `None` in evaluation, where nothing is dropped.
     pub fn rng(&self) -> Option<StepRng> {
         self.rng

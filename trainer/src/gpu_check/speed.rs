@@ -179,6 +179,10 @@ impl Bench<'_, '_> {
                 self.flops(&format!("attention forward, {what}"), products, || {
                     Ok(attention::forward(&q, &k, &v, &args)?)
                 })?;
+                #[cfg(feature = "flash-attn")]
+                self.flops(&format!("attention forward by candle-flash-attn, {what}"), products, || {
+                    Ok(attention::infer(&q, &k, &v, &args)?)
+                })?;
                 let (out, lse) = attention::forward(&q, &k, &v, &args)?;
                 self.flops(&format!("attention backward, {what}"), 2.5 * products, || {
                     Ok(attention::backward(&g, &q, &k, &v, &out, &lse, &args)?)

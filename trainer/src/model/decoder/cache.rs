@@ -58,7 +58,7 @@ impl KvCache {
             let (q_seq, k_seq) = (SeqLens::from_lens([range.len()]), SeqLens::from_lens([len]));
             let args = Attention { q_seq: &q_seq, k_seq: &k_seq, causal: true, scale, dropout: None };
             let (keys, values) = (keys.narrow(0, 0, len)?, values.narrow(0, 0, len)?);
-            outputs.push(attention::forward(&rows(q)?, &keys, &values, &args)?.0);
+            outputs.push(attention::infer(&rows(q)?, &keys, &values, &args)?);
         }
         Ok(Tensor::cat(&outputs, 0)?)
     }
