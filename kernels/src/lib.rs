@@ -12,6 +12,7 @@ pub mod adamw;
 pub mod attention;
 pub mod channel_norm;
 pub mod check;
+pub mod checksum;
 pub mod conv1d;
 pub mod cross_entropy;
 #[cfg(any(feature = "cuda", feature = "emulate"))]
@@ -40,6 +41,7 @@ pub mod simd;
 pub mod stack;
 pub mod swiglu;
 pub mod tensor;
+pub mod upload;
 pub mod wave_norm;
 pub mod weight_norm;
 

@@ -3,10 +3,10 @@
 
 use std::ffi::c_void;
 
+use candle_core::Device;
 use candle_core::backend::BackendDevice;
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
-use candle_core::{Device, Tensor};
 
 use super::library;
 use crate::{Error, Result};
@@ -177,13 +177,13 @@ pub fn synchronize(device: &Device) -> Result<()> {
 }
 
 /// An error that says what did not fit and what to do, if `error` is that the GPU's memory is full.
-pub(super) fn explained(error: candle_core::Error, bytes: usize, like: &Tensor) -> Error {
+pub(super) fn explained(error: candle_core::Error, bytes: usize, device: &Device) -> Error {
     let text = error.to_string();
     if !text.contains("OUT_OF_MEMORY") && !text.contains("out of memory") {
         return error.into();
     }
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    let taken = memory(like.device()).map_or_else(
+    let taken = memory(device).map_or_else(
         |_| String::new(),
         |m| format!(" ({:.1} of {:.1} GiB are taken)", gib(m.total - m.free), gib(m.total)),
     );
