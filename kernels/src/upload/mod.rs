@@ -3,6 +3,7 @@
 //! Several threads write stretches of bytes at a time: on a CPU straight into the tensors, for a GPU into a few buffers of pinned memory that go round. From these a
 //! stream of their own copies to the GPU, beside what it computes: nothing here waits for kernels, and no kernel that is asked for later begins before the copies are over.
 
+mod convert;
 mod cpu;
 pub(crate) mod ring;
 #[cfg(any(feature = "cuda", feature = "emulate"))]
@@ -13,6 +14,7 @@ use std::ops::Range;
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
 use crate::{Error, Result};
+pub use convert::{Conversion, conversion};
 #[cfg(any(feature = "cuda", feature = "emulate"))]
 pub(crate) use staged::{BUFFERS, Link, tensors as staged};
 

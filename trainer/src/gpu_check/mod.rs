@@ -4,6 +4,7 @@ mod model;
 mod parity;
 mod speed;
 mod steps;
+mod weights;
 
 use candle_core::{DType, Device};
 use echat_kernels::check;
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 pub enum Level {
     /// Results: kernels and the tiny model.
     Quick,
-    /// And speed: kernels at the large model's sizes, and its steps.
+    /// And speed: kernels at the large model's sizes, reading weights, and its steps.
     Full,
 }
 
@@ -30,6 +31,9 @@ pub enum Error {
     /// Computing failed.
     #[error(transparent)]
     Kernel(#[from] echat_kernels::Error),
+    /// Weights cannot be read.
+    #[error(transparent)]
+    Weights(#[from] crate::model::weights::Error),
     /// A step failed.
     #[error(transparent)]
     Train(Box<crate::train::Error>),
@@ -94,6 +98,7 @@ pub fn run(device: &Device, level: Level, report: &mut Report) -> Result<Value, 
     let mut all = json!({ "kernels": kernels, "tiny": parity, "nccl": nccl });
     if level == Level::Full {
         let speed = speed::run(device, report)?;
+        all["weights"] = weights::run(device, weights::BYTES, report)?;
         all["steps"] = steps::run(device, &speed.ceilings, report)?;
         all["speed"] = speed.rows;
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Error, Result};
 use crate::autograd::{Buckets, Segment};
 use crate::checkpoint::{self, Checkpoint};
+use crate::model::weights;
 use crate::optim::Optimizer;
 
 /// Counters of a run. The data order and all randomness are functions of the seed and the step, so nothing else is needed.
@@ -73,10 +74,10 @@ pub fn snapshot(
     })
 }
 
-/// Puts the tensors of the checkpoint `path` back and returns its state.
+/// Puts the tensors of the checkpoint `path` back and returns its state, without fingerprints that an earlier version made in another way.
 pub fn restore(path: &Path, buckets: &Buckets, optimizer: &mut Optimizer) -> Result<SavedState> {
     let saved = checkpoint::load(path)?;
-    let state: SavedState = serde_json::from_value(saved.state)
+    let mut state: SavedState = serde_json::from_value(saved.state)
         .map_err(|e| Error::Setting(format!("{}: not a state this echat wrote: {e}", path.display())))?;
     let segments = || buckets.iter().flat_map(|b| &b.segments);
     let expected = segments().map(|s| (s.param.name(), s.shape.as_slice()));
@@ -93,6 +94,7 @@ pub fn restore(path: &Path, buckets: &Buckets, optimizer: &mut Optimizer) -> Res
         bucket.refresh_compute()?;
     }
     optimizer.load_state(buckets, state.progress.updates, &saved.optimizer)?;
+    state.frozen.retain(|_, print| weights::is_comparable(print));
     Ok(state)
 }
 
