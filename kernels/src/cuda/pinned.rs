@@ -49,7 +49,7 @@ impl Stage {
             // SAFETY: bytes of any value are bytes, and each is written before it is read.
             let memory = unsafe { context.alloc_pinned_with_flags::<u8>(STRETCH, 0) };
             let memory = memory.map_err(|e| {
-                let message = format!("the system gives no {} MiB of pinned memory: {e}", STRETCH * BUFFERS >> 20);
+                let message = format!("the system gives no {} MiB of pinned memory: {e}", (STRETCH * BUFFERS) >> 20);
                 Error::Value { op: OP, message }
             })?;
             Ok(Buffer { memory, copied: context.new_event(None).map_err(failed)? })
@@ -95,7 +95,7 @@ impl Link for Pinned<'_> {
     fn allocate(&self, wanted: &Wanted) -> Result<Tensor> {
         let (count, on) = (wanted.count(), Device::Cuda(self.device.clone()));
         if count == 0 {
-            return nothing(&wanted.shape, wanted.dtype, &on);
+            return nothing(wanted.shape.as_slice(), wanted.dtype, &on);
         }
         let storage = match wanted.dtype {
             DType::F32 => self.storage::<f32>(count),

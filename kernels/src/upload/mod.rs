@@ -75,12 +75,12 @@ pub fn to_device(t: &Tensor, device: &Device) -> Result<Tensor> {
     if !t.device().is_cpu() || device.is_cpu() || size <= SMALL {
         return Ok(t.to_device(device)?);
     }
+    let t = t.contiguous()?;
     let (storage, layout) = t.storage_and_layout();
-    let (Storage::Cpu(storage), Some((start, _))) = (&*storage, layout.contiguous_offsets()) else {
-        return Ok(t.contiguous()?.to_device(device)?);
-    };
+    let Storage::Cpu(storage) = &*storage else { return Ok(t.to_device(device)?) };
+    let start = layout.start_offset() * t.dtype().size_in_bytes();
     let bytes = bytes_of(storage).ok_or(Error::DType { op: OP, dtype: t.dtype() })?;
-    let bytes = &bytes[start * t.dtype().size_in_bytes()..][..size];
+    let bytes = &bytes[start..][..size];
     let wanted = Wanted { dtype: t.dtype(), shape: t.dims().to_vec() };
     let mut made = tensors(device, &[wanted], |_, first, out| out.copy_from_slice(&bytes[first..][..out.len()]))?;
     Ok(made.swap_remove(0))
