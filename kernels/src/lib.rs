@@ -12,6 +12,7 @@ pub mod adamw;
 pub mod attention;
 pub mod channel_norm;
 pub mod check;
+pub mod checksum;
 pub mod conv1d;
 pub mod cross_entropy;
 #[cfg(any(feature = "cuda", feature = "emulate"))]
@@ -42,6 +43,7 @@ pub mod stack;
 pub mod step_control;
 pub mod swiglu;
 pub mod tensor;
+pub mod upload;
 pub mod wave_norm;
 pub mod weight_norm;
 

@@ -96,6 +96,12 @@ impl Check<'_> {
         self.compared.push(Compared { op, what: what.into(), dtype: self.dtype, error, bound });
         Ok(())
     }
+
+    /// Of integers nothing else will do.
+    fn equal(&mut self, op: &'static str, what: impl Into<String>, got: &[u64], want: &[u64]) {
+        let error = if got == want { 0.0 } else { f64::INFINITY };
+        self.compared.push(Compared { op, what: what.into(), dtype: self.dtype, error, bound: 0.0 });
+    }
 }
 
 /// The elements of `t`.

@@ -4,7 +4,8 @@ use candle_core::{DType, Tensor};
 
 use super::{Check, host};
 use crate::step_control::Decision;
-use crate::{Result, accumulate, adamw, grad_norm, sgd};
+use crate::tensor::to_host;
+use crate::{Error, Result, accumulate, adamw, checksum, grad_norm, sgd};
 
 pub(super) fn run(check: &mut Check) {
     for n in [4097, 40_000] {
@@ -21,7 +22,24 @@ fn sums(check: &mut Check) -> Result<()> {
     accumulate::add(&sum, &x)?;
     check.compare("accumulate", "sum", &sum, &accumulate::reference::add(&sums, &xs))?;
     accumulate::zero(&sum)?;
-    check.compare("accumulate", "zero", &sum, &[0.0; 5000])
+    check.compare("accumulate", "zero", &sum, &[0.0; 5000])?;
+    checksums(check)
+}
+
+/// Bit by bit, views that begin anywhere among them.
+fn checksums(check: &mut Check) -> Result<()> {
+    for dtype in [DType::F32, DType::BF16] {
+        check.dtype = dtype;
+        let lists = [1, 5000, 100_003].map(|n| check.random(n as u64, &[n]));
+        let whole = lists.into_iter().map(|made| Ok(made?.0)).collect::<Result<Vec<_>>>()?;
+        let views = whole.iter().map(|t| Ok(t.narrow(0, 1, t.elem_count() - 1)?)).collect::<Result<Vec<_>>>()?;
+        let all: Vec<&Tensor> = whole.iter().chain(&views).filter(|t| t.elem_count() > 0).collect();
+        let bits = |t: &Tensor| Ok::<Vec<u32>, Error>(to_host(t)?.into_iter().map(f32::to_bits).collect());
+        let of = |t: &&Tensor| Ok(checksum::reference::checksum(&bits(t)?));
+        let want = all.iter().map(of).collect::<Result<Vec<u64>>>()?;
+        check.equal("checksum", format!("{} tensors", all.len()), &checksum::checksums(&all)?, &want);
+    }
+    Ok(())
 }
 
 fn steps(check: &mut Check, n: usize) -> Result<()> {

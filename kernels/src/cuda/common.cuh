@@ -4,7 +4,7 @@
 // in which tests run every kernel without a GPU.
 //
 // Conventions. A kernel is `KERNEL(threads, min_blocks) name_dtype(arguments)` and is listed once with `REGISTER(name_dtype)`. Blocks have a
-// multiple of 32 threads, all in x. Results never depend on the order in which blocks run: no floating-point atomics.
+// multiple of 32 threads, all in x. Results never depend on the order in which blocks run: atomics are of integers alone.
 #pragma once
 
 #ifdef ECHAT_EMULATE

@@ -6,7 +6,7 @@ use std::ffi::c_void;
 use candle_core::backend::BackendDevice;
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
-use candle_core::{DType, Device, Shape, Tensor};
+use candle_core::{DType, Device, Shape};
 
 use super::library;
 use crate::{Error, Result};
@@ -182,12 +182,12 @@ pub(super) fn fallen(error: impl std::fmt::Display) -> Error {
 }
 
 /// An error that says what did not fit, if `error` is that the GPU's memory is full.
-pub(super) fn explained(error: candle_core::Error, shape: &Shape, dtype: DType, like: &Tensor) -> Error {
+pub(super) fn explained(error: candle_core::Error, shape: &Shape, dtype: DType, device: &Device) -> Error {
     if !error.to_string().contains("OUT_OF_MEMORY") {
         return error.into();
     }
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    let taken = memory(like.device()).map_or_else(
+    let taken = memory(device).map_or_else(
         |_| String::new(),
         |m| format!(" ({:.1} of {:.1} GiB are taken)", gib(m.total - m.free), gib(m.total)),
     );

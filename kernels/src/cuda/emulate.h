@@ -136,6 +136,12 @@ inline int __any_sync(u32, int x) {
   for (u32 step = 1; step < 32; step *= 2) x |= __shfl_xor_sync(~0u, x, step);
   return x;
 }
+// Blocks run one after the other.
+inline u64 atomicAdd(u64 *p, u64 x) {
+  u64 old = *p;
+  *p = old + x;
+  return old;
+}
 inline u32 __umulhi(u32 a, u32 b) { return u32((uint64_t(a) * b) >> 32); }
 inline u64 __umul64hi(u64 a, u64 b) { return u64((static_cast<unsigned __int128>(a) * b) >> 64); }
 

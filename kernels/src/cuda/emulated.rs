@@ -6,11 +6,14 @@ use std::ffi::{CString, c_char, c_int, c_void};
 
 use candle_core::{DType, Device, Shape, Tensor};
 use half::bf16;
+use half::slice::HalfFloatSliceExt;
 
 use super::Kernel;
 use super::gemm::{Matrix, Product};
 use crate::gemm::{View, gemm};
 use crate::tensor::{round_to_bf16, with_mut, with_mut_bf16};
+use crate::upload::ring::Ring;
+use crate::upload::{BUFFERS, Link, STRETCH, Wanted};
 use crate::{Error, Result};
 
 unsafe extern "C" {
@@ -90,6 +93,58 @@ pub(super) fn run(
         1 => failed(format!("there is no kernel {}", kernel.name)),
         2 => failed(format!("kernel {} takes another number of arguments than {}", kernel.name, kinds.len())),
         i => failed(format!("argument {} of kernel {} is of another kind", i - 100, kernel.name)),
+    }
+}
+
+/// What stands for pinned memory and the stream that copies from it: what is sent arrives when it is waited for, and no sooner.
+pub(super) struct Delayed(Ring<Parcel>);
+
+/// A buffer, and the tensor, the byte in it and the number of bytes that are under way.
+pub(super) struct Parcel {
+    bytes: Vec<u8>,
+    to: Option<(Tensor, usize, usize)>,
+}
+
+impl Delayed {
+    pub(super) fn new() -> Self {
+        Self(Ring::new((0..BUFFERS).map(|_| Parcel { bytes: vec![0; STRETCH], to: None })))
+    }
+}
+
+impl Parcel {
+    fn arrive(&mut self) -> Result<()> {
+        let Some((to, first, count)) = self.to.take() else { return Ok(()) };
+        let copy = |out: &mut [u8]| out[first..][..count].copy_from_slice(&self.bytes[..count]);
+        match to.dtype() {
+            DType::BF16 => with_mut_bf16("upload", &to, |x| copy(bytemuck::cast_slice_mut(x.reinterpret_cast_mut()))),
+            _ => with_mut("upload", &to, |x| copy(bytemuck::cast_slice_mut(x))),
+        }
+    }
+}
+
+impl Link for Delayed {
+    type Buffer = Parcel;
+
+    fn ring(&self) -> &Ring<Parcel> {
+        &self.0
+    }
+
+    fn allocate(&self, wanted: &Wanted) -> Result<Tensor> {
+        poisoned(&wanted.shape.as_slice().into(), wanted.dtype)
+    }
+
+    fn ready<'a>(&self, buffer: &'a mut Parcel) -> Result<&'a mut [u8]> {
+        buffer.arrive()?;
+        Ok(&mut buffer.bytes)
+    }
+
+    fn send(&self, buffer: &mut Parcel, count: usize, to: &Tensor, first: usize) -> Result<()> {
+        buffer.to = Some((to.clone(), first, count));
+        Ok(())
+    }
+
+    fn join(&self) -> Result<()> {
+        self.0.each(Parcel::arrive)
     }
 }
 

@@ -18,12 +18,15 @@ mod module;
 #[cfg(feature = "cuda")]
 mod nvrtc;
 #[cfg(feature = "cuda")]
+mod pinned;
+#[cfg(feature = "cuda")]
 mod readback;
 
 use std::sync::OnceLock;
 
 use candle_core::{DType, Device, Shape, Tensor, WithDType};
 
+use crate::upload::{Wanted, staged};
 use crate::{Error, Result};
 
 pub(crate) use call::{Call, Kernel};
@@ -74,8 +77,7 @@ pub fn pointer(t: &Tensor) -> Result<u64> {
 pub(crate) fn empty(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Result<Tensor> {
     let shape = shape.into();
     if shape.elem_count() == 0 {
-        // CUDA refuses to give no memory: it is none of a little.
-        return Ok(Tensor::zeros(1, dtype, like.device())?.narrow(0, 0, 0)?.reshape(shape)?);
+        return nothing(shape, dtype, like.device());
     }
     #[cfg(feature = "emulate")]
     if emulated::active() {
@@ -87,10 +89,16 @@ pub(crate) fn empty(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Res
     made.map_err(|e| full(e, &shape, dtype, like))
 }
 
+/// A tensor without elements.
+fn nothing(shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
+    // CUDA refuses to give no memory: it is none of a little.
+    Ok(Tensor::zeros(1, dtype, device)?.narrow(0, 0, 0)?.reshape(shape.into())?)
+}
+
 /// Why a tensor could not be made.
 fn full(error: candle_core::Error, shape: &Shape, dtype: DType, like: &Tensor) -> Error {
     #[cfg(feature = "cuda")]
-    return device::explained(error, shape, dtype, like);
+    return device::explained(error, shape, dtype, like.device());
     #[cfg(not(feature = "cuda"))]
     {
         let _ = (shape, dtype, like);
@@ -108,7 +116,24 @@ pub(crate) fn zeros(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Res
 pub(crate) fn upload<T: WithDType>(values: &[T], like: &Tensor) -> Result<Tensor> {
     match values {
         [] => empty(0, T::DTYPE, like),
-        _ => Ok(Tensor::from_slice(values, values.len(), like.device())?),
+        _ => crate::upload::to_device(&Tensor::from_slice(values, values.len(), &Device::Cpu)?, like.device()),
+    }
+}
+
+/// [`crate::upload::tensors`], if `device` is one that kernels run on.
+pub(crate) fn upload_tensors(
+    device: &Device,
+    wanted: &[Wanted],
+    fill: &(impl Fn(usize, usize, &mut [u8]) + Sync),
+) -> Option<Result<Vec<Tensor>>> {
+    #[cfg(feature = "emulate")]
+    if emulated::active() {
+        return Some(staged(&emulated::Delayed::new(), wanted, fill));
+    }
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => Some(pinned::Pinned::new(device).and_then(|link| staged(&link, wanted, fill))),
+        _ => None,
     }
 }
 

@@ -12,7 +12,7 @@ pub(crate) struct GpuCheckArgs {
     /// Results alone: about a minute
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// Results and speed, with the full-size model's steps: under 8 minutes and about 100 GiB of GPU memory (the default)
+    /// Results and speed, with the full-size model's steps: under 8 minutes, about 100 GiB of GPU memory and 4 GiB in the temporary directory (the default)
     #[arg(long)]
     full: bool,
     /// Write all that was measured to this file

@@ -2,9 +2,11 @@
 
 mod model;
 mod parity;
+mod scratch;
 mod speed;
 mod steps;
 mod stream;
+mod weights;
 
 use candle_core::{DType, Device};
 use echat_kernels::check;
@@ -15,7 +17,7 @@ use serde_json::{Value, json};
 pub enum Level {
     /// Results: kernels and the tiny model.
     Quick,
-    /// And speed: kernels at the large model's sizes, and its steps.
+    /// And speed: kernels at the large model's sizes, reading weights, and its steps.
     Full,
 }
 
@@ -31,6 +33,9 @@ pub enum Error {
     /// Computing failed.
     #[error(transparent)]
     Kernel(#[from] echat_kernels::Error),
+    /// Weights cannot be read.
+    #[error(transparent)]
+    Weights(#[from] crate::model::weights::Error),
     /// A step failed.
     #[error(transparent)]
     Train(Box<crate::train::Error>),
@@ -110,6 +115,8 @@ pub fn run(device: &Device, level: Level, report: &mut Report, measured: &mut dy
         Ok(ceilings) => ceilings,
         Err(error) => return part("speed", report, Err(error)),
     };
+    let values = weights::run(device, weights::BYTES, report);
+    part("weights", report, values);
     let values = steps::run(device, &ceilings, report);
     part("steps", report, values);
     let values = speed::run(device, &ceilings, report);

@@ -8,6 +8,7 @@ use echat_kernels::step_control::Decision;
 use serde_json::json;
 
 use super::Error;
+use super::scratch::Scratch;
 use crate::autograd::{Buckets, StepRng};
 use crate::data::audio::SAMPLE_RATE;
 use crate::data::text::{Layout, Part};
@@ -139,24 +140,6 @@ impl Training {
         let decision = self.optimizer.decide(&self.buckets).map_err(failed)?;
         self.optimizer.step(&self.buckets, 1.0, Decision::Made(&decision)).map_err(failed)?;
         Ok(decision)
-    }
-}
-
-/// A directory for temporary files, which go with this.
-pub(super) struct Scratch(pub(super) PathBuf);
-
-impl Scratch {
-    pub(super) fn new(name: &str) -> Result<Self, Error> {
-        let (process, thread) = (std::process::id(), std::thread::current().id());
-        let dir = std::env::temp_dir().join(format!("echat-gpu-check-{process}-{thread:?}-{name}"));
-        std::fs::create_dir_all(&dir).map_err(|e| Error::Setup(format!("{}: {e}", dir.display())))?;
-        Ok(Self(dir))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

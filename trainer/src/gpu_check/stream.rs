@@ -9,7 +9,8 @@ use candle_core::Device;
 use echat_kernels::rng;
 use serde_json::{Value, json};
 
-use super::model::{Scratch, Task, Training, seconds_of};
+use super::model::{Task, Training, seconds_of};
+use super::scratch::Scratch;
 use super::{Error, Report, wait};
 use crate::data::audio::SAMPLE_RATE;
 use crate::data::shard::ShardWriter;

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
+use echat_kernels::upload;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Result};
 use crate::autograd::{Buckets, Segment};
 use crate::checkpoint::{self, Checkpoint};
+use crate::model::weights;
 use crate::optim::Optimizer;
 
 /// Counters of a run. The data order and all randomness are functions of the seed and the step, so nothing else is needed.
@@ -73,10 +75,10 @@ pub fn snapshot(
     })
 }
 
-/// Puts the tensors of the checkpoint `path` back and returns its state.
+/// Puts the tensors of the checkpoint `path` back and returns its state, without fingerprints that an earlier version made in another way.
 pub fn restore(path: &Path, buckets: &Buckets, optimizer: &mut Optimizer) -> Result<SavedState> {
     let saved = checkpoint::load(path)?;
-    let state: SavedState = serde_json::from_value(saved.state)
+    let mut state: SavedState = serde_json::from_value(saved.state)
         .map_err(|e| Error::Setting(format!("{}: not a state this echat wrote: {e}", path.display())))?;
     let segments = || buckets.iter().flat_map(|b| &b.segments);
     let expected = segments().map(|s| (s.param.name(), s.shape.as_slice()));
@@ -86,13 +88,14 @@ pub fn restore(path: &Path, buckets: &Buckets, optimizer: &mut Optimizer) -> Res
         for segment in &bucket.segments {
             let Some(value) = by_name.get(segment.param.name()) else { continue };
             let to = bucket.master.device();
-            let value =
-                value.flatten_all().and_then(|t| t.to_dtype(DType::F32)?.to_device(to)).map_err(tensor_error)?;
+            let value = value.flatten_all().and_then(|t| t.to_dtype(DType::F32)).map_err(tensor_error)?;
+            let value = upload::to_device(&value, to).map_err(crate::autograd::Error::from)?;
             view(&bucket.master, segment)?.slice_set(&value, 0, 0).map_err(tensor_error)?;
         }
         bucket.refresh_compute()?;
     }
     optimizer.load_state(buckets, state.progress.updates, &saved.optimizer)?;
+    state.frozen.retain(|_, print| weights::is_comparable(print));
     Ok(state)
 }
 
@@ -102,4 +105,33 @@ fn view(flat: &Tensor, segment: &Segment) -> Result<Tensor> {
 
 fn tensor_error(error: candle_core::Error) -> Error {
     crate::autograd::Error::from(error).into()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::optim::OptimizerConfig;
+
+    /// A checkpoint of before goes on, with what is still known of it.
+    #[test]
+    fn fingerprints_of_an_earlier_form_are_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let buckets = Buckets::default();
+        let mut optimizer = Optimizer::new(&OptimizerConfig::default(), &buckets).unwrap();
+        let frozen = [("decoder", "0123456789abcdef"), ("encoder", "sum64:0123456789abcdef")];
+        let state = SavedState {
+            progress: Progress { step: 3, ..Progress::default() },
+            seed: 1,
+            ranks: 2,
+            frozen: frozen.map(|(part, print)| (part.to_owned(), print.to_owned())).into(),
+            data_order: String::new(),
+            config: String::new(),
+        };
+        let made = snapshot(&buckets, &optimizer, &state, BTreeMap::new()).unwrap();
+        let path = checkpoint::save(dir.path(), &made, &Default::default()).unwrap().path;
+        let restored = restore(&path, &buckets, &mut optimizer).unwrap();
+        assert_eq!(restored.frozen.into_keys().collect::<Vec<_>>(), ["encoder"]);
+        assert_eq!(SavedState::read(&path).unwrap(), state);
+    }
 }

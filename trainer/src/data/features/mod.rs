@@ -28,7 +28,7 @@ pub use writer::PartWriter;
 /// What says whose a cache is.
 pub const IDENTITY_FILE: &str = "features.json";
 /// The version of the format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The one key of the safetensors metadata.
 const METADATA_KEY: &str = "echat_features";
 /// Seconds of speech in a file: at 50 frames a second and 1024 numbers a frame, 120 MB of f32.

@@ -1,4 +1,4 @@
-//! Memory maps of shards, and what happens when such a file is truncated under a running job.
+//! Memory maps of shards (and of weights), and what happens when such a file is truncated under a running job.
 //!
 //! Reading a map beyond the end its file has by now raises SIGBUS, which would end the process without a word. [`say_truncated`]
 //! installs a handler that finds the map the address lies in, says which file it is of, and ends the process.

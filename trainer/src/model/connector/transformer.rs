@@ -1,6 +1,7 @@
 //! The paper's connector (§3.1): stacked frames, sinusoidal positions, pre-norm Transformer layers, projection. With the default
 //! sizes and HuBERT-large below it has 52,487,168 parameters before the projection.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use candle_core::{DType, Device, Tensor};
@@ -15,6 +16,7 @@ pub struct Transformer {
     k: usize,
     stack: Linear,
     stack_norm: LayerNorm,
+    positions: Positions,
     dropout: Dropout,
     layers: Vec<Rc<Layer>>,
     norm: LayerNorm,
@@ -34,6 +36,7 @@ impl Transformer {
             k: config.stack,
             stack,
             stack_norm,
+            positions: Positions::default(),
             dropout: Dropout::new(config.dropout, &loader.registered("positions.dropout")),
             layers,
             norm: loader.layer_norm("norm", width, NORM_EPS)?,
@@ -46,8 +49,7 @@ impl Transformer {
         let (x, seq) = nn::stack_frames(tape, x, &packed.seq, self.k)?;
         let packed = packed.with_seq(seq);
         let x = self.stack_norm.forward(tape, &self.stack.forward(tape, &x)?)?;
-        let positions = sinusoids(&packed.seq, x.dims()[1], x.tensor().dtype(), x.tensor().device())?;
-        let x = nn::add(tape, &x, &tape.constant(positions))?;
+        let x = nn::add(tape, &x, &self.positions.of(tape, &x, &packed.seq)?)?;
         let mut x = self.dropout.forward(tape, &x, &packed)?;
         for layer in &self.layers {
             x = if self.recompute {
@@ -63,17 +65,32 @@ impl Transformer {
     }
 }
 
-/// Interleaved sine and cosine positions, from 0 in each sequence: `[t, d]`.
-fn sinusoids(seq: &SeqLens, d: usize, dtype: DType, device: &Device) -> Result<Tensor> {
-    let longest = seq.max_len();
-    let mut table = vec![0f32; longest * d];
+/// Interleaved sine and cosine positions: a table that stays where it is computed with.
+#[derive(Default)]
+struct Positions(RefCell<Option<Tensor>>);
+
+impl Positions {
+    /// From 0 in each sequence, for `x` `[t, d]`: `[t, d]`.
+    fn of(&self, tape: &Tape, x: &Var, seq: &SeqLens) -> Result<Var> {
+        let (d, like, longest) = (x.dims()[1], x.tensor(), seq.max_len());
+        let mut table = self.0.borrow_mut();
+        let table = match &*table {
+            Some(table) if table.dims()[0] >= longest => table,
+            _ => table.insert(sinusoids(longest.next_power_of_two(), d, like.dtype(), like.device())?),
+        };
+        let positions: Vec<u32> = seq.lens().flat_map(|len| 0..len as u32).collect();
+        nn::embedding(tape, &tape.constant(table.clone()), &positions)
+    }
+}
+
+/// `[rows, d]`.
+fn sinusoids(rows: usize, d: usize, dtype: DType, device: &Device) -> Result<Tensor> {
+    let mut table = vec![0f32; rows * d];
     for (position, row) in table.chunks_exact_mut(d.max(1)).enumerate() {
         for (i, value) in row.iter_mut().enumerate() {
             let angle = position as f64 * (-((i - i % 2) as f64) / d as f64 * 10_000f64.ln()).exp();
             *value = if i % 2 == 0 { angle.sin() } else { angle.cos() } as f32;
         }
     }
-    let mut rows = Vec::with_capacity(seq.total() * d);
-    seq.lens().for_each(|len| rows.extend_from_slice(&table[..len * d]));
-    Ok(Tensor::from_vec(rows, (seq.total(), d), device)?.to_dtype(dtype)?)
+    Ok(Tensor::from_vec(table, (rows, d), device)?.to_dtype(dtype)?)
 }

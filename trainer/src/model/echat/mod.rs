@@ -6,6 +6,7 @@ mod build;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use echat_kernels::upload::to_device;
 
 pub use assemble::{Assembled, Content, assemble};
 pub use build::{BuildError, Built, ModelConfig, Precision, Sections, sizes};
@@ -131,7 +132,7 @@ impl SpeechPath {
             }
             Speech::Waves(wave) => self.hear(tape, wave, packed)?,
             Speech::Features(Features { speech, means }) => {
-                let here = |t: &Tensor| Ok::<_, Error>(tape.constant(t.to_device(&self.device())?));
+                let here = |t: &Tensor| Ok::<_, Error>(tape.constant(to_device(t, &self.device())?));
                 Heard { speech: here(speech)?, means: means.as_ref().map(here).transpose()?, packed: packed.clone() }
             }
         };
@@ -147,7 +148,7 @@ impl SpeechPath {
     }
 
     fn hear(&self, tape: &Tape, wave: &Tensor, packed: &Packed) -> Result<Heard> {
-        let wave = wave.to_device(&self.device())?;
+        let wave = to_device(wave, &self.device())?;
         let encoded = self.encoder.forward(tape, &wave, packed)?;
         let weights = tape.param(&self.speech_layer_weights);
         let seq = self.emotion.as_ref().map(|_| &encoded.packed.seq);

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use candle_core::pickle::PthTensors;
-use candle_core::safetensors::{Load, MmapedSafetensors};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use echat_kernels::upload::{self, Conversion, Wanted};
 
 use super::error::first_line;
+use super::safetensors::Safetensors;
 use super::{Error, Result};
 
 /// The named tensors of a model's files, read when asked for.
@@ -24,7 +25,7 @@ struct Shard {
 }
 
 enum Tensors {
-    Safetensors(MmapedSafetensors),
+    Safetensors(Safetensors),
     Pickle(PthTensors),
 }
 
@@ -67,12 +68,76 @@ impl Checkpoint {
         self.index.contains_key(name)
     }
 
-    /// Reads a tensor, in the dtype it is stored in.
-    pub fn get(&self, name: &str, device: &Device) -> Result<Tensor> {
-        let Some(&shard) = self.index.get(name) else {
-            return Err(Error::Missing { path: self.path.clone(), count: 1, first: name.to_owned() });
+    /// The shape of `name`.
+    ///
+    /// Errors: no such tensor.
+    pub fn shape(&self, name: &str) -> Result<Vec<usize>> {
+        let shard = self.shard(name)?;
+        let shape = match &shard.tensors {
+            Tensors::Safetensors(file) => file.shape(name),
+            Tensors::Pickle(file) => file.tensor_infos().get(name).map(|info| info.layout.dims().to_vec()),
         };
-        self.shards[shard].get(name, device)
+        shape.ok_or_else(|| shard.failed(name, "not in the file".into()))
+    }
+
+    /// The tensors `wanted`, by name and dtype (f32 or bf16), in this order, on `device`: those of safetensors files all at once, by several threads, a piece at a
+    /// time from where they lie in the page cache to where they belong.
+    ///
+    /// Errors: no such tensor, one that is not stored as f16, bf16, f32 or f64, or that cannot be read; memory that does not suffice.
+    pub fn read(&self, wanted: &[(&str, DType)], device: &Device) -> Result<Vec<Tensor>> {
+        let (mut mapped, mut bulk) = (Vec::new(), Vec::new());
+        for &(name, dtype) in wanted {
+            let shard = self.shard(name)?;
+            if let Tensors::Safetensors(file) = &shard.tensors {
+                mapped.push(Mapped::new(file, name, dtype).map_err(|reason| shard.failed(name, reason))?);
+                bulk.push(Wanted { dtype, shape: self.shape(name)? });
+            }
+        }
+        let fill = |i: usize, first: usize, out: &mut [u8]| mapped[i].write(first, out);
+        let mut bulk = upload::tensors(device, &bulk, fill)?.into_iter();
+        let read = |&(name, dtype): &(&str, DType)| {
+            let shard = self.shard(name)?;
+            let pickled = || shard.failed(name, "not in the file".into());
+            match &shard.tensors {
+                Tensors::Safetensors(_) => bulk.next().ok_or_else(pickled),
+                Tensors::Pickle(file) => {
+                    let t = file.get(name).and_then(|t| t.map(|t| t.to_dtype(dtype)).transpose());
+                    let t = t.map_err(|e| shard.failed(name, first_line(e)))?.ok_or_else(pickled)?;
+                    Ok(upload::to_device(&t, device)?)
+                }
+            }
+        };
+        wanted.iter().map(read).collect()
+    }
+
+    fn shard(&self, name: &str) -> Result<&Shard> {
+        match self.index.get(name) {
+            Some(&shard) => Ok(&self.shards[shard]),
+            None => Err(Error::Missing { path: self.path.clone(), count: 1, first: name.to_owned() }),
+        }
+    }
+}
+
+/// A tensor in a mapped file, and what becomes of its numbers.
+struct Mapped<'a> {
+    bytes: &'a [u8],
+    /// Bytes of an element in the file, and in the tensor.
+    sizes: (usize, usize),
+    convert: Conversion,
+}
+
+impl<'a> Mapped<'a> {
+    fn new(file: &'a Safetensors, name: &str, dtype: DType) -> std::result::Result<Self, String> {
+        let (stored, bytes) = file.stored(name)?;
+        let convert =
+            upload::conversion(stored, dtype).ok_or_else(|| format!("{stored:?} is not read as {dtype:?}"))?;
+        Ok(Self { bytes, sizes: (stored.size_in_bytes(), dtype.size_in_bytes()), convert })
+    }
+
+    /// Writes the tensor's bytes from `first` on.
+    fn write(&self, first: usize, out: &mut [u8]) {
+        let (stored, made) = self.sizes;
+        (self.convert)(&self.bytes[first / made * stored..][..out.len() / made * stored], out);
     }
 }
 
@@ -89,30 +154,20 @@ impl Shard {
             }
             Tensors::Pickle(open_pickle(path)?)
         } else {
-            // SAFETY: the map is read-only and the file is a model that nothing rewrites in place while it is used.
-            #[allow(unsafe_code)]
-            let map = unsafe { MmapedSafetensors::new(path) };
-            Tensors::Safetensors(
-                map.map_err(|e| malformed(format!("not a whole safetensors file: {}", first_line(e))))?,
-            )
+            Tensors::Safetensors(Safetensors::open(path).map_err(malformed)?)
         };
         Ok(Self { path: path.to_owned(), tensors })
     }
 
     fn names(&self) -> Vec<String> {
         match &self.tensors {
-            Tensors::Safetensors(map) => map.tensors().into_iter().map(|(name, _)| name).collect(),
+            Tensors::Safetensors(file) => file.names(),
             Tensors::Pickle(file) => file.tensor_infos().keys().cloned().collect(),
         }
     }
 
-    fn get(&self, name: &str, device: &Device) -> Result<Tensor> {
-        let tensor = match &self.tensors {
-            Tensors::Safetensors(map) => map.get(name).and_then(|view| view.load(device)).map(Some),
-            Tensors::Pickle(file) => file.get(name).and_then(|t| t.map(|t| t.to_device(device)).transpose()),
-        };
-        let failed = |reason| Error::Tensor { path: self.path.clone(), name: name.to_owned(), reason };
-        tensor.map_err(|e| failed(first_line(e)))?.ok_or_else(|| failed("not in the file".into()))
+    fn failed(&self, name: &str, reason: String) -> Error {
+        Error::Tensor { path: self.path.clone(), name: name.to_owned(), reason }
     }
 }
 

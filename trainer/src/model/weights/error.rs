@@ -87,6 +87,9 @@ pub enum Error {
     /// From the tensor library.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+    /// From making or reading tensors.
+    #[error(transparent)]
+    Kernel(#[from] echat_kernels::Error),
     /// From registering a parameter.
     #[error(transparent)]
     Autograd(#[from] crate::autograd::Error),

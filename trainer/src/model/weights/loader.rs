@@ -59,7 +59,16 @@ struct Log {
     used: BTreeSet<String>,
     missing: Vec<String>,
     initialised: Vec<String>,
+    /// What [`Loader::finish`] reads.
+    pending: Vec<Pending>,
     manifest: Manifest,
+}
+
+/// A parameter that has its shape, and gets its values from tensor `key` of the file.
+struct Pending {
+    param: Param,
+    key: String,
+    layout: Layout,
 }
 
 /// What did not match between model and checkpoint, without being an error.
@@ -144,7 +153,7 @@ impl<'p> Loader<'p> {
         self.shared.to.dtype
     }
 
-    /// The parameter `name` of `shape`; `init` applies where nothing is loaded.
+    /// The parameter `name` of `shape`; `init` applies where nothing is loaded. What a checkpoint holds is there after [`Loader::finish`]: all is read at once.
     pub fn param(&self, name: &str, shape: &[usize], init: Init) -> Result<Param> {
         self.build(name, shape, Layout::Plain, init, false)
     }
@@ -167,32 +176,34 @@ impl<'p> Loader<'p> {
         let shared = &*self.shared;
         let (full, registered) = (self.full(name), self.registered(name));
         let mut log = shared.log.borrow_mut();
-        let tensor = match &shared.source {
-            Source::Shapes => {
-                Tensor::zeros((), shared.to.dtype, &shared.to.device)?.broadcast_as(layout.model_shape(shape))?
-            }
-            Source::Random { seed } => draw(init, *seed, &registered, &layout.model_shape(shape), &shared.to)?,
+        let model_shape = layout.model_shape(shape);
+        let drawn = |init, seed| draw(init, seed, &registered, &model_shape, &shared.to);
+        let (tensor, key) = match &shared.source {
+            Source::Shapes => (shape_alone(&model_shape, &shared.to)?, None),
+            Source::Random { seed } => (drawn(init, *seed)?, None),
             Source::Checkpoint { file, keys } => match keys.get(&full) {
                 Some(key) => {
+                    expect_shape(file, key, &full, shape)?;
                     log.used.insert(key.clone());
-                    load(file, key, &full, shape, layout, &shared.to)?
+                    (shape_alone(&model_shape, &shared.to)?, Some(key.clone()))
                 }
                 None if optional => {
                     log.initialised.push(full.clone());
-                    draw(init, 0, &registered, &layout.model_shape(shape), &shared.to)?
+                    (drawn(init, 0)?, None)
                 }
                 None => {
                     log.missing.push(full.clone());
-                    draw(Init::ZEROS, 0, &registered, &layout.model_shape(shape), &shared.to)?
+                    (shape_alone(&model_shape, &shared.to)?, None)
                 }
             },
         };
         let param = shared.params.borrow_mut().register(&registered, self.group, tensor)?;
+        log.pending.extend(key.map(|key| Pending { param: param.clone(), key, layout }));
         log.manifest.entries.push(Entry { param: param.clone(), name: full, layout });
         Ok(param)
     }
 
-    /// Ends loading: an error if the checkpoint lacks parameters of the model, else what it holds beyond them.
+    /// Ends loading: an error if the checkpoint lacks parameters of the model; else reads those it holds, and tells what it holds beyond them.
     pub fn finish(self) -> Result<Loaded> {
         let mut log = self.shared.log.borrow_mut();
         let mut report = Report { initialised: std::mem::take(&mut log.initialised), ..Report::default() };
@@ -200,6 +211,11 @@ impl<'p> Loader<'p> {
             if !log.missing.is_empty() {
                 let (count, first) = (log.missing.len(), few(&log.missing));
                 return Err(Error::Missing { path: file.path().to_owned(), count, first });
+            }
+            let (pending, to) = (std::mem::take(&mut log.pending), &self.shared.to);
+            let wanted: Vec<_> = pending.iter().map(|p| (p.key.as_str(), to.dtype)).collect();
+            for (Pending { param, layout, .. }, read) in pending.iter().zip(file.read(&wanted, &to.device)?) {
+                param.set(layout.to_model(&read)?);
             }
             for (name, key) in keys.iter().filter(|(_, key)| !log.used.contains(*key)) {
                 let list = if (self.shared.ignorable)(name) { &mut report.ignored } else { &mut report.unused };
@@ -215,13 +231,18 @@ fn draw(init: Init, seed: u64, name: &str, shape: &[usize], to: &Destination) ->
     Ok(Tensor::from_vec(values, shape, &to.device)?.to_dtype(to.dtype)?)
 }
 
-fn load(file: &Checkpoint, key: &str, name: &str, shape: &[usize], layout: Layout, to: &Destination) -> Result<Tensor> {
-    let tensor = file.get(key, &to.device)?;
-    if tensor.dims() != shape {
-        let (got, expected) = (tensor.dims().to_vec(), shape.to_vec());
-        return Err(Error::Shape { path: file.path().to_owned(), name: name.to_owned(), got, expected });
+/// A tensor of `shape` that takes no memory: one zero, read many times.
+fn shape_alone(shape: &[usize], to: &Destination) -> Result<Tensor> {
+    Ok(Tensor::zeros((), to.dtype, &to.device)?.broadcast_as(shape)?)
+}
+
+/// Errors unless tensor `key` of `file`, which is the model's `name`, has `expected` as its shape.
+fn expect_shape(file: &Checkpoint, key: &str, name: &str, expected: &[usize]) -> Result<()> {
+    let got = file.shape(key)?;
+    if got == expected {
+        return Ok(());
     }
-    Ok(layout.to_model(&tensor.to_dtype(to.dtype)?)?)
+    Err(Error::Shape { path: file.path().to_owned(), name: name.to_owned(), got, expected: expected.to_vec() })
 }
 
 /// The first few of a list of names.
@@ -233,20 +254,23 @@ fn few(names: &[String]) -> String {
 /// Gives the parameters that `file` holds by their registered names its values (`model.init`), in the model's layouts.
 /// Returns how many; what else is in the file is reported as unused.
 pub fn load_by_name(params: &Params, file: &Checkpoint) -> Result<(usize, Report)> {
-    let (mut count, mut report) = (0, Report::default());
+    let (mut found, mut report) = (Vec::new(), Report::default());
     for name in file.names() {
-        let Some(param) = params.get(name) else {
-            report.unused.push(name.to_owned());
-            continue;
-        };
-        let old = param.tensor();
-        let to = Destination { prefix: "", group: param.group(), dtype: old.dtype(), device: old.device().clone() };
-        param.set(load(file, name, name, old.dims(), Layout::Plain, &to)?);
-        count += 1;
+        match params.get(name) {
+            Some(param) => {
+                expect_shape(file, name, name, param.tensor().dims())?;
+                found.push((name, param));
+            }
+            None => report.unused.push(name.to_owned()),
+        }
     }
-    if count == 0 {
+    let Some((_, first)) = found.first() else {
         let first = report.unused.first().cloned().unwrap_or_default();
         return Err(Error::NothingMatches { path: file.path().to_owned(), first });
+    };
+    let wanted: Vec<_> = found.iter().map(|(name, param)| (*name, param.tensor().dtype())).collect();
+    for ((_, param), read) in found.iter().zip(file.read(&wanted, first.tensor().device())?) {
+        param.set(read);
     }
-    Ok((count, report))
+    Ok((found.len(), report))
 }

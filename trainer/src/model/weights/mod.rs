@@ -13,12 +13,13 @@ mod init;
 mod layers;
 mod loader;
 mod names;
+mod safetensors;
 
 pub use checkpoint::Checkpoint;
 pub use error::{Error, Result};
 pub(in crate::model) use export::write_json;
 pub use export::{Layout, Manifest};
-pub use fingerprint::fingerprint;
+pub use fingerprint::{fingerprint, is_comparable};
 pub use init::Init;
 pub use loader::{Destination, Loaded, Loader, Report, load_by_name};
 pub use names::{DECODER, HUBERT, Naming, VERBATIM};
