@@ -6,6 +6,8 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, at_threads, bf16, bits, finite_difference, random, rel_l2, to_f64};
 use echat_kernels::attention::{Attention, Dropout, backward, forward, reference};
+#[cfg(feature = "emulate")]
+use echat_kernels::attention::{Path, warpgroup_products, with_path};
 use echat_kernels::{SeqLens, rng};
 
 struct Case {
@@ -330,8 +332,54 @@ fn wrong_shapes_and_values_are_errors() {
     assert!(backward(grad, q, k, v, grad, &random(1, &[7, 4]), &case.args()).is_err());
 }
 
+/// Products of warpgroups, whose operands in shared memory lie as descriptors say.
 #[cfg(feature = "emulate")]
-emulated!(
+#[test]
+fn products_of_warpgroups_match_the_definition() {
+    for (d, n) in [(64, 128), (128, 64)] {
+        let (a, b) = (bf16(&random(1, &[64, d])), bf16(&random(2, &[n, d])));
+        let (dots, sums) = echat_kernels::cuda::emulated(|| warpgroup_products(&a, &b)).unwrap();
+        let (of_a, of_b) = (to_f64(&a), to_f64(&b));
+        let want =
+            |m: usize, n: usize, depth: usize, a: &dyn Fn(usize, usize) -> f64, b: &dyn Fn(usize, usize) -> f64| {
+                let sum = |i: usize| (0..depth).map(|k| a(i / n, k) * b(k, i % n)).sum::<f64>();
+                (0..m * n).map(sum).collect::<Vec<_>>()
+            };
+        let of_dots = want(64, n, d, &|i, k| of_a[i * d + k], &|k, j| of_b[j * d + k]);
+        assert_close(&dots, &of_dots, 1e-6, "dots");
+        let rounded = to_f64(&bf16(&dots));
+        let of_sums = want(64, d, n, &|i, k| rounded[i * n + k], &|k, j| of_b[k * d + j]);
+        assert_close(&sums, &of_sums, 1e-6, "sums");
+    }
+}
+
+#[cfg(feature = "emulate")]
+#[test]
+fn products_of_warpgroups_of_other_shapes_are_errors() {
+    let message = |a: &[usize], b: &[usize]| {
+        let products = || warpgroup_products(&bf16(&random(1, a)), &bf16(&random(2, b)));
+        echat_kernels::cuda::emulated(products).unwrap_err().to_string()
+    };
+    assert!(message(&[64, 64], &[64, 64]).contains("a"));
+    assert!(message(&[64, 128], &[128, 128]).contains("b"));
+    assert!(message(&[32, 64], &[128, 64]).contains("a"));
+}
+
+/// The tests named, by each of the paths that a GPU may have.
+#[cfg(feature = "emulate")]
+macro_rules! by_every_path {
+    ($($test:ident),* $(,)?) => {
+        mod wgmma {
+            $(#[test] fn $test() { echat_kernels::cuda::emulated(|| super::with_path(super::Path::Wgmma, super::$test)); })*
+        }
+        mod mma {
+            $(#[test] fn $test() { echat_kernels::cuda::emulated(|| super::with_path(super::Path::Mma, super::$test)); })*
+        }
+    };
+}
+
+#[cfg(feature = "emulate")]
+by_every_path!(
     self_attention_matches_the_reference,
     other_lengths_of_keys_match_the_reference,
     dropout_matches_the_reference,
