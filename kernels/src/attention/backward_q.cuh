@@ -39,7 +39,7 @@ template <u32 M> DEVICE void load_bases(float (&base)[M][2], const float *lse, u
 }
 
 // Turns scores, unseen ones -infinity, into probabilities.
-template <u32 M, u32 N> DEVICE void probabilities(float (&s)[M][N][4], const float (&base)[M][2], float scale) {
+template <u32 M, u32 N> DEVICE void exponentiate(float (&s)[M][N][4], const float (&base)[M][2], float scale) {
 #pragma unroll
   for (u32 m = 0; m < M; m++)
 #pragma unroll
@@ -50,7 +50,7 @@ template <u32 M, u32 N> DEVICE void probabilities(float (&s)[M][N][4], const flo
 
 // Turns probabilities and the gradients d of kept ones into the gradients of scores.
 template <u32 M, u32 N, bool DROPOUT>
-DEVICE void score_gradients(float (&s)[M][N][4], const float (&d)[M][N][4], const float (&mean)[M][2], const u32 (&row_keys)[M][2], u32 k0,
+DEVICE void score_gradients_of_rows(float (&s)[M][N][4], const float (&d)[M][N][4], const float (&mean)[M][2], const u32 (&row_keys)[M][2], u32 k0,
                             const Problem &p) {
   u32 column = k0 + 2 * (threadIdx.x % 4);
 #pragma unroll
@@ -114,8 +114,8 @@ DEVICE void backward_q(const bf16 *grad, const bf16 *q, const bf16 *k, const bf1
       dot_products(s, queries, ks + c * D);
       if (k0 + c + C > place.seen(first)) hide_unseen(s, place, first, k0 + c);
       dot_products(d, grads, ks + (K + c) * D);
-      probabilities(s, base, p.scale * LOG2E);
-      score_gradients<M, C / 8, DROPOUT>(s, d, mean, row_keys, k0 + c, p);
+      exponentiate(s, base, p.scale * LOG2E);
+      score_gradients_of_rows<M, C / 8, DROPOUT>(s, d, mean, row_keys, k0 + c, p);
       u32 weights[M][C / 16][4];
       pack(weights, s);
       add_weighted<D>(sums, weights, ks + c * D);

@@ -90,7 +90,7 @@ impl Kernels {
 
     /// Shapes as in `kernel.cu`: warpgroups of 64 rows.
     fn wgmma(wide: usize, drops: bool) -> Self {
-        let shape = |groups, own, others| {
+        let shape = |groups: usize, own, others| {
             let shape = Shape::tiles(wide, 64 * groups, 128 * groups, own, others);
             // Where its tiles begin is a multiple of 1 KiB, where its memory does is not.
             Shape { shared: shape.shared + 1024, ..shape }

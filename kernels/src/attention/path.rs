@@ -1,6 +1,7 @@
 //! Which of a GPU's kernels attend, where it has a choice: for comparisons of them.
 
 use std::cell::Cell;
+use std::fmt;
 
 use candle_core::Device;
 
@@ -11,6 +12,15 @@ pub enum Path {
     Wgmma,
     /// `mma.sync`: products of warps.
     Mma,
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wgmma => "wgmma",
+            Self::Mma => "mma.sync",
+        })
+    }
 }
 
 thread_local! {

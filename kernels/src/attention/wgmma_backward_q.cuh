@@ -49,10 +49,10 @@ DEVICE void wgmma_backward_q(const bf16 *grad, const bf16 *q, const bf16 *k, con
     begin_dot_products<D, Q, K>(d[0], grads, rows_operand(vs));
     wait_products<1>(s);
     // Hidden only now: the branch keeps the compiler from waiting before it makes probabilities.
-    probabilities(s, base, p.scale * LOG2E);
+    exponentiate(s, base, p.scale * LOG2E);
     if (k0 + K > place.seen(first)) hide_unseen(s, place, first, k0, 0.0f);
     wait_products<0>(d);
-    score_gradients<1, K / 8, DROPOUT>(s, d, mean, row_keys, k0, p);
+    score_gradients_of_rows<1, K / 8, DROPOUT>(s, d, mean, row_keys, k0, p);
     pack(weights, s);
     begin_products(sums, weights);
     begin_add_weighted<D, K>(sums[0], weights[0], ks);

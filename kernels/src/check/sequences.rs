@@ -1,9 +1,9 @@
 //! Ops that know where sequences begin and end.
 
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 
 use super::{Check, ragged, streams};
-use crate::attention::{self, Attention, Dropout};
+use crate::attention::{self, Attention, Dropout, Path};
 use crate::{Result, SeqLens, channel_norm, dropout, layer_sum, mean_pool, stack};
 
 pub(super) fn run(check: &mut Check) -> Result<()> {
@@ -11,6 +11,7 @@ pub(super) fn run(check: &mut Check) -> Result<()> {
     layers(check)?;
     drops(check)?;
     norms(check)?;
+    warpgroups(check)?;
     let lens = || SeqLens::from_lens([65, 1, 0, 200, 127]);
     for (heads, causal) in [((2, 2, 64), false), ((4, 2, 128), true), ((1, 1, 64), true), ((2, 1, 80), false)] {
         attend(check, heads, causal, &lens(), &lens(), false)?;
@@ -95,6 +96,28 @@ fn norms(check: &mut Check) -> Result<()> {
     }
 }
 
+/// The products that attention is made of where it has [`Path::Wgmma`].
+fn warpgroups(check: &mut Check) -> Result<()> {
+    if check.dtype != DType::BF16 || !attention::paths(check.device).contains(&Path::Wgmma) {
+        return Ok(());
+    }
+    for (d, n) in [(64, 128), (128, 64)] {
+        let ((a, of_a), (b, of_b)) = (check.random(1, &[64, d])?, check.random(2, &[n, d])?);
+        let (dots, sums) = attention::warpgroup_products(&a, &b)?;
+        let dot = |i: usize| (0..d).map(|k| of_a[i / n * d + k] * of_b[i % n * d + k]).sum::<f64>();
+        check.compare_within("attention", format!("wgmma along rows of {d}"), &dots, &gather(64 * n, dot), 1e-5)?;
+        let rounded = super::host(&dots.to_dtype(DType::BF16)?)?;
+        let sum = |i: usize| (0..n).map(|k| rounded[i / d * n + k] * of_b[k * d + i % d]).sum::<f64>();
+        check.compare_within("attention", format!("wgmma down rows of {d}"), &sums, &gather(64 * d, sum), 1e-5)?;
+    }
+    Ok(())
+}
+
+fn gather(count: usize, f: impl Fn(usize) -> f64) -> Vec<f64> {
+    (0..count).map(f).collect()
+}
+
+/// By the path that the device takes, and by others that it has.
 fn attend(
     check: &mut Check,
     heads: (usize, usize, usize),
@@ -111,15 +134,27 @@ fn attend(
     let (k, ks) = check.random(2, &[k_seq.total(), hk, dh])?;
     let (v, vs) = check.random(3, &[k_seq.total(), hk, dh])?;
     let (g, gs) = check.random(4, &[q_seq.total(), h, dh])?;
-    let (out, lse) = attention::forward(&q, &k, &v, &args)?;
+    let run = || {
+        let (out, lse) = attention::forward(&q, &k, &v, &args)?;
+        let (dq, dk, dv) = attention::backward(&g, &q, &k, &v, &out, &lse, &args)?;
+        Result::Ok([out, dq, dk, dv])
+    };
     let (want_out, _) = attention::reference::forward(&qs, &ks, &vs, heads, &args);
-    let mask = if causal { "causal" } else { "full" };
-    let at = |what: &str| format!("{what} {h}/{hk} heads of {dh}, {mask}{}", if drops { ", dropout" } else { "" });
-    check.compare("attention", at("out"), &out, &want_out)?;
-    let (dq, dk, dv) = attention::backward(&g, &q, &k, &v, &out, &lse, &args)?;
     let (want_dq, want_dk, want_dv) = attention::reference::backward(&gs, &qs, &ks, &vs, heads, &args);
-    for (what, got, want) in [("dq", &dq, &want_dq), ("dk", &dk, &want_dk), ("dv", &dv, &want_dv)] {
-        check.compare("attention", at(what), got, want)?;
+    let want = [want_out, want_dq, want_dk, want_dv];
+    let mask = if causal { "causal" } else { "full" };
+    let mut compare = |got: [Tensor; 4], by: String| {
+        for ((what, got), want) in ["out", "dq", "dk", "dv"].iter().zip(got).zip(&want) {
+            let dropout = if drops { ", dropout" } else { "" };
+            check.compare("attention", format!("{what} {h}/{hk} heads of {dh}, {mask}{dropout}{by}"), &got, want)?;
+        }
+        Result::Ok(())
+    };
+    compare(run()?, String::new())?;
+    // The first is the one taken; f32 has no choice.
+    let others = attention::paths(q.device()).iter().skip(1).filter(|_| q.dtype() == DType::BF16);
+    for &path in others {
+        compare(attention::with_path(path, run)?, format!(", by {path}"))?;
     }
     Ok(())
 }

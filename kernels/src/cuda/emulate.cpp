@@ -65,7 +65,7 @@ struct Fiber {
   alignas(64) u8 exchanged[64];
   std::vector<Copy> open;
   std::vector<std::vector<Copy>> groups;
-  std::vector<size_t> unfenced;  // 16 bytes each that it copied since it last told products so.
+  std::vector<size_t> unfenced;  // Those that it copied.
   std::vector<Product> begun;
   std::vector<std::vector<Product>> products;
   bool may_multiply = false;
@@ -76,7 +76,7 @@ struct Machine {
   std::vector<Fiber> fibers;
   std::vector<u8> shared;
   size_t shared_size = 0;
-  std::vector<bool> unfenced;
+  std::vector<u8> unfenced;  // For 16 bytes each: whether they were copied, and products not told.
   void *scheduler = nullptr;
   u32 current = 0;
   const Kernel *kernel = nullptr;
@@ -199,34 +199,34 @@ constexpr u32 SHARED_BASE = 1024 + 384;
 // Of sums under way.
 constexpr u32 UNDER_WAY = 0x7fc0beef;
 
-// Number (i, k) of an operand, i along its rows or columns and k along the depth: PTX ISA, "Shared Memory Matrix Layout" and "Matrix Descriptor Format", for bf16
-// with 128-byte swizzle.
-u16 operand(u64 descriptor, bool columns, u32 i, u32 k) {
+// Reads the 16 numbers of row i of an operand, or of column i if its depth runs down its rows: PTX ISA, "Shared Memory Matrix Layout" and "Matrix Descriptor
+// Format", for bf16 with 128-byte swizzle.
+void read_operand(u16 *to, u64 descriptor, bool columns, u32 i) {
   u32 start = u32(descriptor & 0x3fff) << 4, leading = u32(descriptor >> 16 & 0x3fff) << 4, stride = u32(descriptor >> 32 & 0x3fff) << 4;
   if (descriptor >> 62 != 1) fail("a descriptor without the 128-byte swizzle is not emulated");
   if ((descriptor & 0x3fffc000c000c000) != 0) fail("a descriptor has a base offset, or bits without meaning");
   if (start % 1024 / 128 != 0) fail("an operand's pattern does not begin at a multiple of 1024");
-  u32 address = columns ? start + i / 64 * leading + k / 8 * stride + k % 8 * 128 + i % 64 * 2 : start + i / 8 * stride + i % 8 * 128 + k * 2;
-  address ^= (address >> 7 & 7) << 4;
-  u32 at = address - SHARED_BASE;
-  if (address < SHARED_BASE || at + 2 > machine.shared_size) fail("a product reads beyond the shared memory");
-  if (machine.unfenced[at / 16]) fail("a product reads what was copied, and no fence.proxy.async after it");
-  u16 value;
-  std::memcpy(&value, shared_memory() + at, 2);
-  return value;
+  const u8 *memory = shared_memory();
+  for (u32 k = 0; k < 16; k++) {
+    u32 address = columns ? start + i / 64 * leading + k / 8 * stride + k % 8 * 128 + i % 64 * 2 : start + i / 8 * stride + i % 8 * 128 + k * 2;
+    address ^= (address >> 7 & 7) << 4;
+    u32 at = address - SHARED_BASE;
+    if (address < SHARED_BASE || at + 2 > machine.shared_size) fail("a product reads beyond the shared memory");
+    if (machine.unfenced[at / 16]) fail("a product reads what was copied, and no fence.proxy.async after it");
+    std::memcpy(to + k, memory + at, 2);
+  }
 }
 
 // The operands of a thread's part; of rows in registers what lanes exchanged.
 std::vector<u16> operands_of(const Product &product, const u16 (&rows)[2][16]) {
   u32 thread = threadIdx.x % 128, lane = thread % 32;
-  std::vector<u16> all;
-  for (u32 half = 0; half < 2; half++)
-    for (u32 k = 0; k < 16; k++) {
-      u32 row = thread / 32 * 16 + half * 8 + lane / 4;
-      all.push_back(product.a != nullptr ? rows[half][k] : operand(product.a_descriptor, false, row, k));
-    }
+  std::vector<u16> all(32 + product.n / 4 * 16);
+  for (u32 half = 0; half < 2; half++) {
+    if (product.a != nullptr) std::memcpy(&all[16 * half], rows[half], sizeof rows[half]);
+    else read_operand(&all[16 * half], product.a_descriptor, false, thread / 32 * 16 + half * 8 + lane / 4);
+  }
   for (u32 i = 0; i < product.n / 4; i++)
-    for (u32 k = 0; k < 16; k++) all.push_back(operand(product.b_descriptor, product.columns, i / 2 * 8 + lane % 4 * 2 + i % 2, k));
+    read_operand(&all[32 + 16 * i], product.b_descriptor, product.columns, i / 2 * 8 + lane % 4 * 2 + i % 2);
   return all;
 }
 

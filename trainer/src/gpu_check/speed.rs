@@ -169,7 +169,7 @@ impl Bench<'_, '_> {
         self.bytes(&format!("rope [{ROWS}, 32, 128]"), 2.0 * one, || Ok(rope::forward(&x, &positions, &table)?))
     }
 
-    /// Forward and backward of both models' heads, 16,384 positions in all.
+    /// Forward and backward of both models' heads, 16,384 positions in all: by the path that this GPU takes, and by others that it has.
     fn attention(&mut self) -> Result<(), Error> {
         for (h, dh, causal) in [(16, 64, false), (32, 128, true)] {
             for len in [128, 512, 1024, 2048] {
@@ -182,13 +182,16 @@ impl Bench<'_, '_> {
                 let args = Attention { q_seq: &seq, k_seq: &seq, causal, scale, dropout: None };
                 let products = 4.0 * (rows * len * h * dh) as f64 * if causal { 0.5 } else { 1.0 };
                 let what = format!("{h} heads of {dh}, {}, length {len}", if causal { "causal" } else { "full" });
-                self.flops(&format!("attention forward, {what}"), products, || {
-                    Ok(attention::forward(&q, &k, &v, &args)?)
-                })?;
-                let (out, lse) = attention::forward(&q, &k, &v, &args)?;
-                self.flops(&format!("attention backward, {what}"), 2.5 * products, || {
-                    Ok(attention::backward(&g, &q, &k, &v, &out, &lse, &args)?)
-                })?;
+                for (i, &path) in attention::paths(self.device).iter().enumerate() {
+                    let what = if i == 0 { what.clone() } else { format!("{what}, by {path}") };
+                    let forward = || attention::with_path(path, || Ok(attention::forward(&q, &k, &v, &args)?));
+                    self.flops(&format!("attention forward, {what}"), products, forward)?;
+                    let (out, lse) = forward()?;
+                    let backward = || attention::backward(&g, &q, &k, &v, &out, &lse, &args);
+                    self.flops(&format!("attention backward, {what}"), 2.5 * products, || {
+                        Ok(attention::with_path(path, backward)?)
+                    })?;
+                }
             }
         }
         Ok(())
