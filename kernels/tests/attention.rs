@@ -6,6 +6,8 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, at_threads, bf16, bits, finite_difference, random, rel_l2, to_f64};
 use echat_kernels::attention::{Attention, Dropout, backward, forward, infer, reference};
+#[cfg(feature = "emulate")]
+use echat_kernels::attention::{Path, warpgroup_products, with_path};
 use echat_kernels::{SeqLens, rng};
 
 struct Case {
@@ -117,7 +119,16 @@ fn dropout_matches_the_reference() {
 
 #[test]
 fn a_query_without_keys_gives_zeros() {
-    let case = Case::new(&[2, 1, 3], &[0, 0, 1], (2, 2, 16), true, 0.0);
+    check_queries_without_keys(&Case::new(&[2, 1, 3], &[0, 0, 1], (2, 2, 16), true, 0.0));
+}
+
+#[test]
+fn bf16_queries_without_keys_give_zeros() {
+    check_queries_without_keys(&bf16_case(&[2, 1, 3], &[0, 0, 1], (2, 2, 16), true, 0.0));
+}
+
+/// The first five of six queries in two heads of 16 see no key.
+fn check_queries_without_keys(case: &Case) {
     let [out, lse, dq, ..] = case.run();
     for t in [out, dq] {
         let values = to_f64(&t);
@@ -205,13 +216,15 @@ fn bf16_diagonals_that_begin_anywhere() {
 #[test]
 fn bf16_scores_that_grow() {
     for causal in [false, true] {
-        let mut case = bf16_case(&[70, 130], &[200, 130], (2, 1, 64), causal, 0.0);
-        let grown = Tensor::arange(0f32, 330.0, &Device::Cpu).unwrap().reshape((330, 1, 1)).unwrap();
-        case.k = bf16(&case.k.to_dtype(DType::F32).unwrap().broadcast_mul(&grown).unwrap());
-        let ([out, lse, dq, dk, dv], want) = (case.run(), case.want());
-        assert_close(&out, &want[0], 6e-3, "out");
-        assert_close(&lse, &want[1], 1e-5, "lse");
-        assert!([dq, dk, dv].iter().all(|t| to_f64(t).iter().all(|x| x.is_finite())));
+        for heads in [(2, 1, 64), (1, 1, 128)] {
+            let mut case = bf16_case(&[70, 130], &[200, 130], heads, causal, 0.0);
+            let grown = Tensor::arange(0f32, 330.0, &Device::Cpu).unwrap().reshape((330, 1, 1)).unwrap();
+            case.k = bf16(&case.k.to_dtype(DType::F32).unwrap().broadcast_mul(&grown).unwrap());
+            let ([out, lse, dq, dk, dv], want) = (case.run(), case.want());
+            assert_close(&out, &want[0], 6e-3, "out");
+            assert_close(&lse, &want[1], 1e-5, "lse");
+            assert!([dq, dk, dv].iter().all(|t| to_f64(t).iter().all(|x| x.is_finite())));
+        }
     }
 }
 
@@ -330,6 +343,52 @@ fn wrong_shapes_and_values_are_errors() {
     assert!(backward(grad, q, k, v, grad, &random(1, &[7, 4]), &case.args()).is_err());
 }
 
+/// Products of warpgroups, whose operands in shared memory lie as descriptors say.
+#[cfg(feature = "emulate")]
+#[test]
+fn products_of_warpgroups_match_the_definition() {
+    for (d, n) in [(64, 128), (128, 64)] {
+        let (a, b) = (bf16(&random(1, &[64, d])), bf16(&random(2, &[n, d])));
+        let (dots, sums) = echat_kernels::cuda::emulated(|| warpgroup_products(&a, &b)).unwrap();
+        let (of_a, of_b) = (to_f64(&a), to_f64(&b));
+        let want =
+            |m: usize, n: usize, depth: usize, a: &dyn Fn(usize, usize) -> f64, b: &dyn Fn(usize, usize) -> f64| {
+                let sum = |i: usize| (0..depth).map(|k| a(i / n, k) * b(k, i % n)).sum::<f64>();
+                (0..m * n).map(sum).collect::<Vec<_>>()
+            };
+        let of_dots = want(64, n, d, &|i, k| of_a[i * d + k], &|k, j| of_b[j * d + k]);
+        assert_close(&dots, &of_dots, 1e-6, "dots");
+        let rounded = to_f64(&bf16(&dots));
+        let of_sums = want(64, d, n, &|i, k| rounded[i * n + k], &|k, j| of_b[k * d + j]);
+        assert_close(&sums, &of_sums, 1e-6, "sums");
+    }
+}
+
+#[cfg(feature = "emulate")]
+#[test]
+fn products_of_warpgroups_of_other_shapes_are_errors() {
+    let message = |a: &[usize], b: &[usize]| {
+        let products = || warpgroup_products(&bf16(&random(1, a)), &bf16(&random(2, b)));
+        echat_kernels::cuda::emulated(products).unwrap_err().to_string()
+    };
+    assert!(message(&[64, 64], &[64, 64]).contains("a"));
+    assert!(message(&[64, 128], &[128, 128]).contains("b"));
+    assert!(message(&[32, 64], &[128, 64]).contains("a"));
+}
+
+/// The tests named, by each of the paths that a GPU may have.
+#[cfg(feature = "emulate")]
+macro_rules! by_every_path {
+    ($($test:ident),* $(,)?) => {
+        mod wgmma {
+            $(#[test] fn $test() { echat_kernels::cuda::emulated(|| super::with_path(super::Path::Wgmma, super::$test)); })*
+        }
+        mod mma {
+            $(#[test] fn $test() { echat_kernels::cuda::emulated(|| super::with_path(super::Path::Mma, super::$test)); })*
+        }
+    };
+}
+
 #[cfg(feature = "emulate")]
 emulated!(
     self_attention_matches_the_reference,
@@ -337,16 +396,22 @@ emulated!(
     dropout_matches_the_reference,
     a_query_without_keys_gives_zeros,
     scores_of_any_size_do_not_overflow,
+    decoding_with_a_cache_equals_the_whole_sequence,
+    wrong_shapes_and_values_are_errors,
+);
+
+// Those with bf16, for which there is a choice.
+#[cfg(feature = "emulate")]
+by_every_path!(
     a_nan_reaches_the_output,
     bf16_storage,
+    bf16_queries_without_keys_give_zeros,
     bf16_at_the_edges_of_tiles,
     bf16_of_any_width_and_group,
     bf16_diagonals_that_begin_anywhere,
     bf16_scores_that_grow,
     scales_of_either_sign,
     same_bits_alone_or_packed,
-    decoding_with_a_cache_equals_the_whole_sequence,
-    wrong_shapes_and_values_are_errors,
 );
 
 #[test]

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use candle_core::Device;
-use echat_kernels::check::{Compared, run};
+use echat_kernels::check::{Compared, other_paths, run};
 
 fn failures(compared: &[Compared]) -> Vec<&Compared> {
     compared.iter().filter(|c| !c.holds()).collect()
@@ -20,6 +20,15 @@ fn every_op_agrees_with_its_definition() {
 fn every_op_agrees_with_its_definition_by_kernels() {
     let compared = echat_kernels::cuda::emulated(|| run(&Device::Cpu));
     assert!(failures(&compared).is_empty(), "{:#?}", failures(&compared));
+}
+
+#[cfg(feature = "emulate")]
+#[test]
+fn attention_agrees_by_paths_that_are_not_taken() {
+    let compared = echat_kernels::cuda::emulated(|| other_paths(&Device::Cpu));
+    assert!(compared.len() > 20 && compared.iter().any(|c| c.what.contains("by wgmma")), "{compared:#?}");
+    assert!(failures(&compared).is_empty(), "{:#?}", failures(&compared));
+    assert!(other_paths(&Device::Cpu).is_empty());
 }
 
 /// Not finite or not as many: no agreement.

@@ -29,11 +29,11 @@ struct Statistic {
 };
 
 // Begins copying a tile of queries and of gradients of outputs from query q0 of a head on.
-template <u32 D, u32 Q, u32 THREADS>
+template <typename Layout, u32 Q, u32 THREADS>
 DEVICE void load_queries(bf16 *stage, const bf16 *q, const bf16 *grad, const Problem &p, const Place &place, u32 head, u32 q0) {
   u64 stride = u64(p.h) * p.dh, from = (u64(place.q_start) + q0) * stride + head * p.dh;
-  load_tile<D, Q, THREADS>(stage, q + from, stride, place.lq - q0, p.dh);
-  load_tile<D, Q, THREADS>(stage + Q * D, grad + from, stride, place.lq - q0, p.dh);
+  load_tile<Layout, Q, THREADS>(stage, q + from, stride, place.lq - q0, p.dh);
+  load_tile<Layout, Q, THREADS>(stage + Q * Layout::WIDTH, grad + from, stride, place.lq - q0, p.dh);
   copy_async_commit();
 }
 
@@ -112,8 +112,9 @@ DEVICE void score_gradients(float (&d)[M][N][4], const float (&s)[M][N][4], cons
 }
 
 // Writes a gradient's rows of a warp's keys, by way of its rows of a tile.
-template <u32 D, u32 M>
-DEVICE void store_keys(bf16 *to, const Problem &p, const Place &place, bf16 *tile, u32 own, const float (&sums)[M][D / 8][4], float scale) {
+template <typename Layout, u32 M>
+DEVICE void store_keys(bf16 *to, const Problem &p, const Place &place, bf16 *tile, u32 own, const float (&sums)[M][Layout::WIDTH / 8][4],
+                       float scale) {
   float factor[M][2];
 #pragma unroll
   for (u32 m = 0; m < M; m++)
@@ -121,7 +122,7 @@ DEVICE void store_keys(bf16 *to, const Problem &p, const Place &place, bf16 *til
     for (u32 i = 0; i < 2; i++) factor[m][i] = scale;
   u32 count = place.lk - place.first;
   u64 stride = u64(p.hk) * p.dh, row = u64(place.k_start) + place.first + own;
-  store_rows<D>(to + row * stride + place.head * p.dh, stride, count > own ? count - own : 0, p.dh, tile, own, sums, factor);
+  store_rows<Layout>(to + row * stride + place.head * p.dh, stride, count > own ? count - own : 0, p.dh, tile, own, sums, factor);
 }
 
 // Adds to the gradients of a warp's keys from `first` on what C queries from q0 make of them: rows of a tile from `column` on, beginning at qs and gs.
@@ -162,7 +163,7 @@ DEVICE void backward_k(const bf16 *grad, const bf16 *q, const bf16 *k, const bf1
   {
     Place here(p, p.hk);
     u32 group = p.h / p.hk;
-    load_keys<D, K, THREADS>(ks, k, v, p, here, here.first);
+    load_keys<Rows<D>, K, THREADS>(ks, k, v, p, here, here.first);
     head = here.head * group;
     if (threadIdx.x == 0) {
       place = here;
@@ -170,7 +171,7 @@ DEVICE void backward_k(const bf16 *grad, const bf16 *q, const bf16 *k, const bf1
     }
     q0 = here.seen_from(here.first);
     if (q0 < here.lq) {
-      load_queries<D, Q, THREADS>(stages, q, grad, p, here, head, q0);
+      load_queries<Rows<D>, Q, THREADS>(stages, q, grad, p, here, head, q0);
       if (threadIdx.x < Q) {
         next.load<DROPOUT>(lse, delta, p, here, head, q0 + threadIdx.x);
         next.store<DROPOUT>(statistics[0]);
@@ -196,7 +197,7 @@ DEVICE void backward_k(const bf16 *grad, const bf16 *q, const bf16 *k, const bf1
     }
     bool loads = head < heads_end;
     if (loads) {
-      load_queries<D, Q, THREADS>(stages + (stage ^ 1) * 2 * Q * D, q, grad, p, place, head, next_q0);
+      load_queries<Rows<D>, Q, THREADS>(stages + (stage ^ 1) * 2 * Q * D, q, grad, p, place, head, next_q0);
       if (threadIdx.x < Q) next.load<DROPOUT>(lse, delta, p, place, head, next_q0 + threadIdx.x);
     }
     const bf16 *qs = stages + stage * 2 * Q * D, *gs = qs + Q * D;
@@ -210,8 +211,8 @@ DEVICE void backward_k(const bf16 *grad, const bf16 *q, const bf16 *k, const bf1
     q0 = next_q0;
   }
   // The warp's keys and values are no longer needed: their place is that of their gradients.
-  if constexpr (OF_K) store_keys<D, M>(dk, p, place, ks, own, dks, p.scale);
-  if constexpr (OF_V) store_keys<D, M>(dv, p, place, vs, own, dvs, p.kept);
+  if constexpr (OF_K) store_keys<Rows<D>, M>(dk, p, place, ks, own, dks, p.scale);
+  if constexpr (OF_V) store_keys<Rows<D>, M>(dv, p, place, vs, own, dvs, p.kept);
 }
 }  // namespace attention
 

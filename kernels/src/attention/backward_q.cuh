@@ -5,9 +5,9 @@
 
 namespace attention {
 // Writes each of a warp's queries' `delta`, to shared memory too: zero beyond the last.
-template <u32 D, u32 M>
+template <typename Layout, u32 M>
 DEVICE void make_delta(float *mean, float *delta, const bf16 *out, const bf16 *gs, const Problem &p, const Place &place, u32 own) {
-  constexpr u32 CHUNKS = D / 8;
+  constexpr u32 D = Layout::WIDTH, CHUNKS = D / 8;
   u32 lane = threadIdx.x % WARP, chunk = lane % CHUNKS, count = place.lq - place.first;
   u64 q_row = u64(place.q_start) + place.first, stride = u64(p.h) * p.dh;
   out += q_row * stride + place.head * p.dh + chunk * 8;
@@ -16,7 +16,7 @@ DEVICE void make_delta(float *mean, float *delta, const bf16 *out, const bf16 *g
     u32 row = own + (i * WARP + lane) / CHUNKS;
     float along = 0.0f;
     if (row < count && chunk * 8 < p.dh) {
-      Pack<bf16> o = load_pack(out + row * stride), g = *reinterpret_cast<const Pack<bf16> *>(gs + chunk_at<D>(row, chunk));
+      Pack<bf16> o = load_pack(out + row * stride), g = *reinterpret_cast<const Pack<bf16> *>(gs + Layout::at(row, chunk));
       for (u32 k = 0; k < 8; k++) along += to_float(o.x[k]) * to_float(g.x[k]);
     }
 #pragma unroll
@@ -38,10 +38,20 @@ template <u32 M> DEVICE void load_bases(float (&base)[M][2], const float *lse, u
     }
 }
 
-// Turns scores, unseen ones -infinity, and the gradients d of kept probabilities into the gradients of scores.
+// Turns scores, unseen ones -infinity, into probabilities.
+template <u32 M, u32 N> DEVICE void exponentiate(float (&s)[M][N][4], const float (&base)[M][2], float scale) {
+#pragma unroll
+  for (u32 m = 0; m < M; m++)
+#pragma unroll
+    for (u32 n = 0; n < N; n++)
+#pragma unroll
+      for (u32 e = 0; e < 4; e++) s[m][n][e] = exp2_fast(s[m][n][e] * scale - base[m][e / 2]);
+}
+
+// Turns probabilities and the gradients d of kept ones into the gradients of scores.
 template <u32 M, u32 N, bool DROPOUT>
-DEVICE void score_gradients(float (&s)[M][N][4], const float (&d)[M][N][4], const float (&base)[M][2], const float (&mean)[M][2],
-                            const u32 (&row_keys)[M][2], u32 k0, const Problem &p) {
+DEVICE void score_gradients_of_rows(float (&s)[M][N][4], const float (&d)[M][N][4], const float (&mean)[M][2], const u32 (&row_keys)[M][2], u32 k0,
+                            const Problem &p) {
   u32 column = k0 + 2 * (threadIdx.x % 4);
 #pragma unroll
   for (u32 m = 0; m < M; m++)
@@ -51,7 +61,7 @@ DEVICE void score_gradients(float (&s)[M][N][4], const float (&d)[M][N][4], cons
       for (u32 e = 0; e < 4; e++) {
         float of_kept = d[m][n][e];
         if constexpr (DROPOUT) of_kept = dropped(row_keys[m][e / 2], column + 8 * n + e % 2, p.threshold) ? 0.0f : of_kept * p.kept;
-        s[m][n][e] = exp2_fast(s[m][n][e] * (p.scale * LOG2E) - base[m][e / 2]) * (of_kept - mean[m][e / 2]);
+        s[m][n][e] *= of_kept - mean[m][e / 2];
       }
 }
 
@@ -70,16 +80,16 @@ DEVICE void backward_q(const bf16 *grad, const bf16 *q, const bf16 *k, const bf1
     Place here(p, p.h);
     u32 count = here.lq - here.first;
     u64 stride = u64(p.h) * p.dh, row = u64(here.q_start) + here.first, from = row * stride + here.head * p.dh;
-    load_tile<D, Q, FORWARD_THREADS>(qs, q + from, stride, count, p.dh);
-    load_tile<D, Q, FORWARD_THREADS>(gs, grad + from, stride, count, p.dh);
-    load_keys<D, K, FORWARD_THREADS>(stages, k, v, p, here, 0);
+    load_tile<Rows<D>, Q, FORWARD_THREADS>(qs, q + from, stride, count, p.dh);
+    load_tile<Rows<D>, Q, FORWARD_THREADS>(gs, grad + from, stride, count, p.dh);
+    load_keys<Rows<D>, K, FORWARD_THREADS>(stages, k, v, p, here, 0);
     if constexpr (DROPOUT) row_keys_of(row_keys, p, here, here.first + own);
     if (threadIdx.x == 0) place = here;
     load_bases(base, lse + u64(here.head) * p.tq + row, own, count);
   }
   copy_async_wait<0>();
   __syncthreads();
-  make_delta<D, M>(means, delta, out, gs, p, place, own);
+  make_delta<Rows<D>, M>(means, delta, out, gs, p, place, own);
 #pragma unroll
   for (u32 m = 0; m < M; m++)
 #pragma unroll
@@ -94,7 +104,7 @@ DEVICE void backward_q(const bf16 *grad, const bf16 *q, const bf16 *k, const bf1
       copy_async_wait<0>();
       __syncthreads();
     }
-    if (k0 + K < keys) load_keys<D, K, FORWARD_THREADS>(stages + (stage ^ 1) * 2 * K * D, k, v, p, place, k0 + K);
+    if (k0 + K < keys) load_keys<Rows<D>, K, FORWARD_THREADS>(stages + (stage ^ 1) * 2 * K * D, k, v, p, place, k0 + K);
     u32 first = place.first + own;
     const bf16 *ks = stages + stage * 2 * K * D;
 #pragma unroll 1
@@ -104,7 +114,8 @@ DEVICE void backward_q(const bf16 *grad, const bf16 *q, const bf16 *k, const bf1
       dot_products(s, queries, ks + c * D);
       if (k0 + c + C > place.seen(first)) hide_unseen(s, place, first, k0 + c);
       dot_products(d, grads, ks + (K + c) * D);
-      score_gradients<M, C / 8, DROPOUT>(s, d, base, mean, row_keys, k0 + c, p);
+      exponentiate(s, base, p.scale * LOG2E);
+      score_gradients_of_rows<M, C / 8, DROPOUT>(s, d, mean, row_keys, k0 + c, p);
       u32 weights[M][C / 16][4];
       pack(weights, s);
       add_weighted<D>(sums, weights, ks + c * D);
@@ -117,7 +128,7 @@ DEVICE void backward_q(const bf16 *grad, const bf16 *q, const bf16 *k, const bf1
     for (u32 i = 0; i < 2; i++) factor[m][i] = p.scale;
   u32 count = place.lq - place.first;
   u64 stride = u64(p.h) * p.dh, row = u64(place.q_start) + place.first + own;
-  store_rows<D>(dq + row * stride + place.head * p.dh, stride, count > own ? count - own : 0, p.dh, qs, own, sums, factor);
+  store_rows<Rows<D>>(dq + row * stride + place.head * p.dh, stride, count > own ? count - own : 0, p.dh, qs, own, sums, factor);
 }
 }  // namespace attention
 

@@ -1,9 +1,10 @@
-//! Attention by kernels: tensor cores for bf16 whose rows are aligned, plain arithmetic for the rest.
+//! Attention by kernels: tensor cores for bf16 whose rows are aligned, plain arithmetic for the rest. Which instructions tensor cores are used by, `path` says.
 //!
 //! A block is one tile of one head of one sequence; which, a list says that is made on the host (`SeqLens::tiles`).
 
 use candle_core::{DType, Tensor};
 
+use super::path::{Path, path};
 use super::{Attention, Heads, OP};
 use crate::cuda::{Call, empty, suffix, upload};
 use crate::seqlens::Cost;
@@ -31,6 +32,13 @@ struct Shape {
     parts: usize,
 }
 
+impl Shape {
+    /// Of a block with `own` tiles of its own, and two stages of two tiles of `others` rows, all of `wide` numbers in bf16.
+    fn tiles(wide: usize, tile: usize, threads: usize, own: usize, others: usize) -> Self {
+        Self { tile, threads, shared: 2 * wide * (own * tile + 4 * others), parts: 1 }
+    }
+}
+
 /// The kernels for a width of heads and a dtype.
 struct Kernels {
     prefix: &'static str,
@@ -41,18 +49,22 @@ struct Kernels {
 }
 
 impl Kernels {
-    /// Those for heads of `dh` numbers in `operands`, rows of heads.
-    fn new(operands: &[&Tensor], dh: usize, args: &Attention) -> Result<Self> {
-        let dtype = operands.first().map_or(DType::F32, |t| t.dtype());
+    /// Those for heads of `dh` numbers in `q` and `others`, rows of heads.
+    fn new(q: &Tensor, others: &[&Tensor], dh: usize, args: &Attention) -> Result<Self> {
+        let dtype = q.dtype();
         let name = suffix(OP, dtype)?;
-        if let Some(other) = operands.iter().find(|t| t.dtype() != dtype) {
+        if let Some(other) = others.iter().find(|t| t.dtype() != dtype) {
             return Err(Error::DType { op: OP, dtype: other.dtype() });
         }
         let wide = [64, 128].into_iter().find(|&wide| dh <= wide).unwrap_or(256);
-        let aligned = dh.is_multiple_of(8) && operands.iter().all(|t| t.layout().start_offset().is_multiple_of(8));
+        let aligned =
+            dh.is_multiple_of(8) && others.iter().chain([&q]).all(|t| t.layout().start_offset().is_multiple_of(8));
         // Fast kernels take the greatest product for the greatest score.
         Ok(match dtype == DType::BF16 && aligned && args.scale > 0.0 {
-            true => Self::fast(wide, drops(args)),
+            true => match path(q.device(), wide, drops(args)) {
+                Path::Wgmma => Self::wgmma(wide, drops(args)),
+                Path::Mma => Self::mma(wide, drops(args)),
+            },
             false if dtype == DType::BF16 && wide == 128 => Self::plain(name, 256),
             false => Self::plain(name, wide),
         })
@@ -65,24 +77,39 @@ impl Kernels {
         Self { prefix: "attention_plain", suffix, forward: shape(3), backward_q: shape(4), backward_k: shape(4) }
     }
 
-    /// Shapes as in `kernel.cu`: rows of the block's own tiles, and of both stages of the others.
-    fn fast(wide: usize, drops: bool) -> Self {
-        let shape = |tile, threads, own: usize, others: usize| {
-            let shared = 2 * wide * (own * tile + 4 * others);
-            Shape { tile, threads, shared, parts: 1 }
-        };
+    /// Shapes as in `kernel.cu`.
+    fn mma(wide: usize, drops: bool) -> Self {
+        let shape = |tile, threads, own, others| Shape::tiles(wide, tile, threads, own, others);
         let (forward, backward_q, backward_k) = match wide {
             64 => (shape(128, 128, 1, 48), shape(128, 128, 2, 64), shape(128, 128, 2, 64)),
             128 => (shape(128, 128, 1, 48), shape(128, 128, 2, 32), shape(128, 256, 2, 64)),
             _ => (shape(64, 128, 1, 32), shape(64, 128, 2, 32), Shape { parts: 2, ..shape(64, 128, 2, 32) }),
         };
-        let suffix = format!("{}bf16_{wide}", if drops { "dropout_" } else { "" });
-        Self { prefix: "attention", suffix, forward, backward_q, backward_k }
+        Self { prefix: "attention", suffix: fast_suffix(wide, drops), forward, backward_q, backward_k }
+    }
+
+    /// Shapes as in `kernel.cu`: warpgroups of 64 rows.
+    fn wgmma(wide: usize, drops: bool) -> Self {
+        let shape = |groups: usize, own, others| {
+            let shape = Shape::tiles(wide, 64 * groups, 128 * groups, own, others);
+            // Where its tiles begin is a multiple of 1 KiB, where its memory does is not.
+            Shape { shared: shape.shared + 1024, ..shape }
+        };
+        let (forward, backward_q, backward_k) = match wide {
+            64 => (shape(2, 1, 64), shape(2, 2, 64), shape(2, 2, 64)),
+            _ => (shape(2, 1, 128), shape(2, 2, 64), shape(2, 2, 64)),
+        };
+        Self { prefix: "attention_wgmma", suffix: fast_suffix(wide, drops), forward, backward_q, backward_k }
     }
 
     fn name(&self, what: &str) -> String {
         format!("{}_{what}_{}", self.prefix, self.suffix)
     }
+}
+
+/// How kernels on tensor cores are named.
+fn fast_suffix(wide: usize, drops: bool) -> String {
+    format!("{}bf16_{wide}", if drops { "dropout_" } else { "" })
 }
 
 /// Whether any probability is dropped.
@@ -136,7 +163,7 @@ impl<'a> Problem<'a> {
 }
 
 pub(super) fn forward(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, args: &Attention) -> Result<(Tensor, Tensor)> {
-    let kernels = Kernels::new(&[q, k, v], heads.dh, args)?;
+    let kernels = Kernels::new(q, &[k, v], heads.dh, args)?;
     let problem = Problem::new(q, heads, args)?;
     let out = empty(q.shape(), q.dtype(), q)?;
     let lse = empty((heads.h, args.q_seq.total()), DType::F32, q)?;
@@ -148,7 +175,7 @@ pub(super) fn forward(q: &Tensor, k: &Tensor, v: &Tensor, heads: Heads, args: &A
 
 pub(super) fn backward(saved: &Saved, heads: Heads, args: &Attention) -> Result<(Tensor, Tensor, Tensor)> {
     let &Saved { grad, q, k, v, out, lse } = saved;
-    let kernels = Kernels::new(&[q, grad, k, v, out], heads.dh, args)?;
+    let kernels = Kernels::new(q, &[grad, k, v, out], heads.dh, args)?;
     if lse.dtype() != DType::F32 {
         return Err(Error::DType { op: OP, dtype: lse.dtype() });
     }
@@ -165,4 +192,15 @@ pub(super) fn backward(saved: &Saved, heads: Heads, args: &Attention) -> Result<
     let call = Call::new(OP, OP, &name).tensor(grad).tensor(q).tensor(k).tensor(v).tensor(lse).tensor(&delta);
     problem.launch(call.tensor(&dk).tensor(&dv), &work, heads.hk, kernels.backward_k)?;
     Ok((dq, dk, dv))
+}
+
+/// The products that [`Path::Wgmma`] is made of, alone, for checks: of bf16 `a` [64, d] and `b` [n, d], with (d, n) = (64, 128) or (128, 64), the f32
+/// `a b'` [64, n] and, that rounded to bf16, `(a b') b` [64, d].
+pub(super) fn products(a: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor)> {
+    let ((m, d), (n, _)) = (a.dims2()?, b.dims2()?);
+    let (dots, sums) = (empty((m, n), DType::F32, a)?, empty((m, d), DType::F32, a)?);
+    let name = format!("attention_wgmma_products_{d}");
+    let call = Call::new(OP, OP, &name).of(a, DType::BF16).of(b, DType::BF16).tensor(&dots).tensor(&sums);
+    call.launch([1, 1, 1], 128, 2 * d * (m + n) + 1024)?;
+    Ok((dots, sums))
 }

@@ -24,8 +24,9 @@ template <u32 M> struct Softmax {
       }
   }
 
-  // Turns scores, unseen ones -infinity, into weights, and rescales the output to them.
-  template <u32 N, u32 C> DEVICE void weigh(float (&s)[M][N][4], float (&out)[M][C][4], float scale) {
+  // Turns scores, unseen ones -infinity, into weights. If bases are renewed first, `decay(m, i, factor)` learns for each row what is then to become of what was
+  // weighed before.
+  template <u32 N, typename Decay> DEVICE void weigh(float (&s)[M][N][4], float scale, Decay decay) {
     float most[M][2];
     bool above = false;
 #pragma unroll
@@ -39,7 +40,7 @@ template <u32 M> struct Softmax {
         most[m][i] = fmaxf(x, __shfl_xor_sync(ALL, x, 2)) * scale;
         above |= most[m][i] > base[m][i] + SLACK;
       }
-    if (__any_sync(ALL, above)) renew(most, out);
+    if (__any_sync(ALL, above)) renew(most, decay);
 #pragma unroll
     for (u32 m = 0; m < M; m++)
 #pragma unroll
@@ -56,19 +57,16 @@ template <u32 M> struct Softmax {
       }
   }
 
-  template <u32 C> DEVICE void renew(const float (&most)[M][2], float (&out)[M][C][4]) {
+  template <typename Decay> DEVICE void renew(const float (&most)[M][2], Decay decay) {
 #pragma unroll
     for (u32 m = 0; m < M; m++)
 #pragma unroll
       for (u32 i = 0; i < 2; i++) {
         float next = fmaxf(base[m][i], most[m][i]);
-        float decay = exp2_fast(base[m][i] - next);
+        float factor = exp2_fast(base[m][i] - next);
         base[m][i] = next;
-        sum[m][i] *= decay;
-#pragma unroll
-        for (u32 c = 0; c < C; c++)
-#pragma unroll
-          for (u32 e = 2 * i; e < 2 * i + 2; e++) out[m][c][e] *= decay;
+        sum[m][i] *= factor;
+        decay(m, i, factor);
       }
   }
 
@@ -84,8 +82,16 @@ template <u32 M> struct Softmax {
   }
 };
 
-// Columns of a warp's products that its queries from `first` do not see become -infinity; the first column is key k0.
-template <u32 M, u32 N> DEVICE void hide_unseen(float (&s)[M][N][4], const Place &place, u32 first, u32 k0) {
+// Multiplies half i of a block's rows by a factor.
+template <u32 N> DEVICE void rescale(float (&x)[N][4], u32 i, float factor) {
+#pragma unroll
+  for (u32 n = 0; n < N; n++)
+#pragma unroll
+    for (u32 e = 2 * i; e < 2 * i + 2; e++) x[n][e] *= factor;
+}
+
+// Columns of a warp's products that its queries from `first` do not see become `hidden`; the first column is key k0.
+template <u32 M, u32 N> DEVICE void hide_unseen(float (&s)[M][N][4], const Place &place, u32 first, u32 k0, float hidden = -INFINITY) {
   u32 lane = threadIdx.x % WARP;
 #pragma unroll
   for (u32 m = 0; m < M; m++)
@@ -96,7 +102,7 @@ template <u32 M, u32 N> DEVICE void hide_unseen(float (&s)[M][N][4], const Place
       for (u32 n = 0; n < N; n++)
 #pragma unroll
         for (u32 e = 0; e < 2; e++)
-          if (column + 8 * n + e >= seen) s[m][n][2 * i + e] = -INFINITY;
+          if (column + 8 * n + e >= seen) s[m][n][2 * i + e] = hidden;
     }
 }
 
@@ -121,18 +127,18 @@ template <u32 M> DEVICE void row_keys_of(u32 (&row_keys)[M][2], const Problem &p
 }
 
 // Begins copying a tile of keys and of values from key k0 on.
-template <u32 D, u32 K, u32 THREADS>
+template <typename Layout, u32 K, u32 THREADS>
 DEVICE void load_keys(bf16 *stage, const bf16 *k, const bf16 *v, const Problem &p, const Place &place, u32 k0) {
   u64 stride = u64(p.hk) * p.dh, from = (u64(place.k_start) + k0) * stride + place.kv_head * p.dh;
-  load_tile<D, K, THREADS>(stage, k + from, stride, place.lk - k0, p.dh);
-  load_tile<D, K, THREADS>(stage + K * D, v + from, stride, place.lk - k0, p.dh);
+  load_tile<Layout, K, THREADS>(stage, k + from, stride, place.lk - k0, p.dh);
+  load_tile<Layout, K, THREADS>(stage + K * Layout::WIDTH, v + from, stride, place.lk - k0, p.dh);
   copy_async_commit();
 }
 
 // Writes the output of a warp's queries, from `own` of the block's, and their log-sum-exp.
-template <u32 D, u32 M>
+template <typename Layout, u32 M>
 DEVICE void finish(bf16 *out, float *lse, const Problem &p, const Place &place, bf16 *qs, u32 own, Softmax<M> &softmax,
-                   const float (&sums)[M][D / 8][4]) {
+                   const float (&sums)[M][Layout::WIDTH / 8][4]) {
   u32 lane = threadIdx.x % WARP, count = place.lq - place.first;
   u64 stride = u64(p.h) * p.dh, row = u64(place.q_start) + place.first + own;
   u32 left = count > own ? count - own : 0;
@@ -148,7 +154,7 @@ DEVICE void finish(bf16 *out, float *lse, const Problem &p, const Place &place, 
       if (lane % 4 == 0 && at < left)
         lse[u64(place.head) * p.tq + row + at] = sum == 0.0f ? -INFINITY : (softmax.base[m][i] + log2f(sum)) * LN2;
     }
-  store_rows<D>(out + row * stride + place.head * p.dh, stride, left, p.dh, qs, own, sums, factor);
+  store_rows<Layout>(out + row * stride + place.head * p.dh, stride, left, p.dh, qs, own, sums, factor);
 }
 
 template <u32 D, u32 M, u32 K, bool HELD, bool DROPOUT>
@@ -164,8 +170,8 @@ DEVICE void forward(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *out, floa
   {
     Place here(p, p.h);
     u64 q_stride = u64(p.h) * p.dh, q_from = (u64(here.q_start) + here.first) * q_stride + here.head * p.dh;
-    load_tile<D, Q, FORWARD_THREADS>(qs, q + q_from, q_stride, here.lq - here.first, p.dh);
-    load_keys<D, K, FORWARD_THREADS>(stages, k, v, p, here, 0);
+    load_tile<Rows<D>, Q, FORWARD_THREADS>(qs, q + q_from, q_stride, here.lq - here.first, p.dh);
+    load_keys<Rows<D>, K, FORWARD_THREADS>(stages, k, v, p, here, 0);
     if constexpr (DROPOUT) row_keys_of(row_keys, p, here, here.first + own);
     if (threadIdx.x == 0) place = here;
   }
@@ -180,21 +186,21 @@ DEVICE void forward(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *out, floa
       copy_async_wait<0>();
       __syncthreads();
     }
-    if (k0 + K < keys) load_keys<D, K, FORWARD_THREADS>(stages + (stage ^ 1) * 2 * K * D, k, v, p, place, k0 + K);
+    if (k0 + K < keys) load_keys<Rows<D>, K, FORWARD_THREADS>(stages + (stage ^ 1) * 2 * K * D, k, v, p, place, k0 + K);
     u32 first = place.first + own;
     if (k0 >= place.seen(first + 16 * M - 1) || first >= place.lq) continue;  // None of the warp's queries sees any of them.
     const bf16 *ks = stages + stage * 2 * K * D;
     float s[M][K / 8][4];
     dot_products(s, queries, ks);
     if (k0 + K > place.seen(first)) hide_unseen(s, place, first, k0);
-    softmax.weigh(s, sums, p.scale * LOG2E);
+    softmax.weigh(s, p.scale * LOG2E, [&](u32 m, u32 i, float factor) { rescale(sums[m], i, factor); });
     if constexpr (DROPOUT) drop(s, row_keys, k0, p.threshold);
     u32 weights[M][K / 16][4];
     pack(weights, s);
     add_weighted<D>(sums, weights, ks + K * D);
   }
   // The warp's queries are no longer needed: their place is the output's.
-  finish<D>(out, lse, p, place, qs, own, softmax, sums);
+  finish<Rows<D>>(out, lse, p, place, qs, own, softmax, sums);
 }
 }  // namespace attention
 

@@ -9,6 +9,10 @@
 #include "forward.cuh"
 #include "backward_q.cuh"
 #include "backward_k.cuh"
+#include "wgmma.cuh"
+#include "wgmma_forward.cuh"
+#include "wgmma_backward_q.cuh"
+#include "wgmma_backward_k.cuh"
 
 ATTENTION_PLAIN(float, f32_64, 64)
 ATTENTION_PLAIN(float, f32_128, 128)
@@ -37,3 +41,20 @@ ATTENTION_BACKWARD_K_HALVES(bf16_256, 1, 256, 1, 4, 32, 32, false, false, false)
 ATTENTION_BACKWARD_K(dropout_bf16_64, 2, 64, 2, 4, 64, 16, false, false, true)
 ATTENTION_BACKWARD_K(dropout_bf16_128, 1, 128, 1, 8, 64, 16, true, false, true)
 ATTENTION_BACKWARD_K_HALVES(dropout_bf16_256, 1, 256, 1, 4, 32, 32, false, false, true)
+
+#ifdef ECHAT_WGMMA
+ATTENTION_WGMMA_PRODUCTS(64, 64, 128)
+ATTENTION_WGMMA_PRODUCTS(128, 128, 64)
+
+ATTENTION_WGMMA_FORWARD(bf16_64, 2, 64, 2, 64, false)
+ATTENTION_WGMMA_FORWARD(bf16_128, 1, 128, 2, 128, false)
+ATTENTION_WGMMA_FORWARD(dropout_bf16_64, 2, 64, 2, 64, true)
+
+ATTENTION_WGMMA_BACKWARD_Q(bf16_64, 2, 64, 2, 64, false)
+ATTENTION_WGMMA_BACKWARD_Q(bf16_128, 1, 128, 2, 64, false)
+ATTENTION_WGMMA_BACKWARD_Q(dropout_bf16_64, 2, 64, 2, 64, true)
+
+ATTENTION_WGMMA_BACKWARD_K(bf16_64, 1, 64, 2, 64, false)
+ATTENTION_WGMMA_BACKWARD_K(bf16_128, 1, 128, 2, 64, false)
+ATTENTION_WGMMA_BACKWARD_K(dropout_bf16_64, 1, 64, 2, 64, true)
+#endif

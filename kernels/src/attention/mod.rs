@@ -9,11 +9,14 @@ mod cpu;
 #[cfg(any(feature = "cuda", feature = "emulate"))]
 mod cuda;
 pub mod flash;
+mod path;
 pub mod reference;
 
 use candle_core::{DType, Tensor};
 
 use crate::{Error, Result, SeqLens, tensor};
+
+pub use path::{Path, paths, with_path};
 
 const OP: &str = "attention";
 
@@ -97,6 +100,19 @@ pub fn backward(
         tensor::write(OP, dk, k.shape(), k.dtype())?,
         tensor::write(OP, dv, v.shape(), v.dtype())?,
     ))
+}
+
+/// The products that [`Path::Wgmma`] is made of, alone, for checks of a device that has it: of bf16 `a` [64, d] and `b` [n, d], (d, n) being (64, 128) or
+/// (128, 64), the f32 `a b'` [64, n] and, that rounded to bf16, `(a b') b` [64, d].
+pub fn warpgroup_products(a: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor)> {
+    let expected = if b.dims() == [128, 64] { [64, 64] } else { [64, 128] };
+    tensor::expect_shape(OP, "a", a, &expected)?;
+    tensor::expect_shape(OP, "b", b, &[if expected[1] == 64 { 128 } else { 64 }, expected[1]])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if paths(a.device()).contains(&Path::Wgmma) {
+        return cuda::products(a, b);
+    }
+    Err(Error::Device { op: OP, device: format!("{:?}, which has no wgmma", a.device()) })
 }
 
 /// Numbers of heads and their width.

@@ -1,7 +1,9 @@
-// Tiles of bf16 in shared memory and their products on tensor cores.
+// Tiles of bf16 in shared memory and their products on tensor cores by `mma.sync`.
 //
 // A tile has rows of D numbers, in chunks of 16 bytes. Chunk c of row r lies where chunk c ^ (r % 8) would: the same chunk of eight rows, which is
 // what one matrix is loaded from, covers all banks. Rows of a block begin at multiples of 8, its chunks at even ones.
+//
+// What does not multiply takes a tile's layout as a type: `Rows` here, `Panels` in wgmma.cuh.
 
 namespace attention {
 // 2^x, to a few units in the last place.
@@ -15,17 +17,21 @@ DEVICE float exp2_fast(float x) {
 #endif
 }
 
-template <u32 D> DEVICE u32 chunk_at(u32 row, u32 chunk) { return row * D + (chunk ^ (row % 8)) * 8; }
+// Rows one after the other.
+template <u32 D> struct Rows {
+  static constexpr u32 WIDTH = D;
+  static DEVICE u32 at(u32 row, u32 chunk) { return row * D + (chunk ^ (row % 8)) * 8; }
+};
 
 // Begins copying rows of dh numbers; zeros beyond them, and beyond `count` rows.
-template <u32 D, u32 ROWS, u32 THREADS> DEVICE void load_tile(bf16 *tile, const bf16 *rows, u64 stride, u32 count, u32 dh) {
-  constexpr u32 CHUNKS = D / 8, STEP = THREADS / CHUNKS;
+template <typename Layout, u32 ROWS, u32 THREADS> DEVICE void load_tile(bf16 *tile, const bf16 *rows, u64 stride, u32 count, u32 dh) {
+  constexpr u32 CHUNKS = Layout::WIDTH / 8, STEP = THREADS / CHUNKS;
   static_assert(ROWS % STEP == 0, "every thread copies as much");
   u32 chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
   const bf16 *from = rows + row * stride + chunk * 8;
 #pragma unroll
   for (u32 i = 0; i < ROWS; i += STEP)
-    copy_async_16(tile + chunk_at<D>(row + i, chunk), from + i * stride, row + i < count && chunk * 8 < dh);
+    copy_async_16(tile + Layout::at(row + i, chunk), from + i * stride, row + i < count && chunk * 8 < dh);
 }
 
 // An address in shared memory, 32 bits of it on a GPU.
@@ -145,9 +151,10 @@ template <u32 D, u32 M, u32 K> DEVICE void add_weighted(float (&sums)[M][D / 8][
 
 // Writes a warp's rows where they belong, by way of its rows from `first` of a tile that no other warp uses. Half i of block m is scaled by
 // scale[m][i].
-template <u32 D, u32 M>
-DEVICE void store_rows(bf16 *rows, u64 stride, u32 count, u32 dh, bf16 *tile, u32 first, const float (&sums)[M][D / 8][4],
+template <typename Layout, u32 M>
+DEVICE void store_rows(bf16 *rows, u64 stride, u32 count, u32 dh, bf16 *tile, u32 first, const float (&sums)[M][Layout::WIDTH / 8][4],
                        const float (&scale)[M][2]) {
+  constexpr u32 D = Layout::WIDTH;
   u32 lane = threadIdx.x % WARP;
   __syncwarp();
 #pragma unroll
@@ -157,14 +164,14 @@ DEVICE void store_rows(bf16 *rows, u64 stride, u32 count, u32 dh, bf16 *tile, u3
 #pragma unroll
       for (u32 i = 0; i < 2; i++) {
         u32 pair = pack_bf16(sums[m][n][2 * i] * scale[m][i], sums[m][n][2 * i + 1] * scale[m][i]);
-        *reinterpret_cast<u32 *>(tile + chunk_at<D>(first + 16 * m + 8 * i + lane / 4, n) + 2 * (lane % 4)) = pair;
+        *reinterpret_cast<u32 *>(tile + Layout::at(first + 16 * m + 8 * i + lane / 4, n) + 2 * (lane % 4)) = pair;
       }
   __syncwarp();
 #pragma unroll
   for (u32 i = 0; i < M * D / 16; i++) {
     u32 row = (i * WARP + lane) / (D / 8), chunk = lane % (D / 8);
     if (row < count && chunk * 8 < dh)
-      store_pack(rows + row * stride + chunk * 8, *reinterpret_cast<const Pack<bf16> *>(tile + chunk_at<D>(first + row, chunk)));
+      store_pack(rows + row * stride + chunk * 8, *reinterpret_cast<const Pack<bf16> *>(tile + Layout::at(first + row, chunk)));
   }
 }
 }  // namespace attention

@@ -45,6 +45,14 @@ pub fn run(device: &Device) -> Vec<Compared> {
     check.compared
 }
 
+/// Compares attention by those instructions that `device` has and that are not taken there ([`crate::attention::paths`]), in bf16: an op of its own, for what fails in it
+/// may end all else on a GPU.
+pub fn other_paths(device: &Device) -> Vec<Compared> {
+    let mut check = Check { device, dtype: DType::BF16, compared: Vec::new() };
+    sequences::other_paths(&mut check);
+    check.compared
+}
+
 /// What comparisons have in common.
 struct Check<'a> {
     device: &'a Device,

@@ -3,7 +3,7 @@
 use candle_core::DType;
 
 use super::{Check, ragged, streams};
-use crate::attention::{self, Attention, Dropout};
+use crate::attention::{self, Attention, Dropout, Path};
 use crate::{Result, SeqLens, channel_norm, dropout, layer_sum, mean_pool, stack};
 
 pub(super) fn run(check: &mut Check) {
@@ -11,16 +11,33 @@ pub(super) fn run(check: &mut Check) {
     check.attempt("layer_sum", layers);
     check.attempt("dropout", drops);
     check.attempt("channel_norm", norms);
-    let lens = || SeqLens::from_lens([65, 1, 0, 200, 127]);
-    for (heads, causal) in [((2, 2, 64), false), ((4, 2, 128), true), ((1, 1, 64), true), ((2, 1, 80), false)] {
-        check.attempt("attention", |check| attend(check, heads, causal, &lens(), &lens(), false));
-    }
-    check.attempt("attention", |check| attend(check, (2, 2, 64), false, &lens(), &lens(), true));
-    // A few new queries over a cache.
-    let (queries, keys) = (SeqLens::from_lens([1, 3, 70]), SeqLens::from_lens([90, 3, 129]));
-    check.attempt("attention", |check| attend(check, (4, 4, 128), true, &queries, &keys, false));
+    attention(check, None);
     #[cfg(feature = "flash-attn")]
     check.attempt("flash_attention", flash);
+}
+
+/// Attention by the paths that `check.device` has and does not take.
+pub(super) fn other_paths(check: &mut Check) {
+    for &path in attention::paths(check.device).iter().skip(1) {
+        if path == Path::Wgmma {
+            check.attempt("attention", warpgroups);
+        }
+        attention(check, Some(path));
+    }
+}
+
+/// By `path`, or that which the device takes.
+fn attention(check: &mut Check, path: Option<Path>) {
+    let lens = || SeqLens::from_lens([65, 1, 0, 200, 127]);
+    let mut attend = |heads, causal, queries: &SeqLens, keys: &SeqLens, drops| {
+        check.attempt("attention", |check| attend(check, heads, causal, [queries, keys], drops, path));
+    };
+    for (heads, causal) in [((2, 2, 64), false), ((4, 2, 128), true), ((1, 1, 64), true), ((2, 1, 80), false)] {
+        attend(heads, causal, &lens(), &lens(), false);
+    }
+    attend((2, 2, 64), false, &lens(), &lens(), true);
+    // A few new queries over a cache.
+    attend((4, 4, 128), true, &SeqLens::from_lens([1, 3, 70]), &SeqLens::from_lens([90, 3, 129]), false);
 }
 
 fn pools(check: &mut Check) -> Result<()> {
@@ -97,13 +114,31 @@ fn norms(check: &mut Check) -> Result<()> {
     }
 }
 
+/// The products that attention is made of where it has [`Path::Wgmma`].
+fn warpgroups(check: &mut Check) -> Result<()> {
+    for (d, n) in [(64, 128), (128, 64)] {
+        let ((a, of_a), (b, of_b)) = (check.random(1, &[64, d])?, check.random(2, &[n, d])?);
+        let (dots, sums) = attention::warpgroup_products(&a, &b)?;
+        let dot = |i: usize| (0..d).map(|k| of_a[i / n * d + k] * of_b[i % n * d + k]).sum::<f64>();
+        check.compare_within("attention", format!("wgmma along rows of {d}"), &dots, &gather(64 * n, dot), 1e-5)?;
+        let rounded = super::host(&dots.to_dtype(DType::BF16)?)?;
+        let sum = |i: usize| (0..n).map(|k| rounded[i / d * n + k] * of_b[k * d + i % d]).sum::<f64>();
+        check.compare_within("attention", format!("wgmma down rows of {d}"), &sums, &gather(64 * d, sum), 1e-5)?;
+    }
+    Ok(())
+}
+
+fn gather(count: usize, f: impl Fn(usize) -> f64) -> Vec<f64> {
+    (0..count).map(f).collect()
+}
+
 fn attend(
     check: &mut Check,
     heads: (usize, usize, usize),
     causal: bool,
-    q_seq: &SeqLens,
-    k_seq: &SeqLens,
+    [q_seq, k_seq]: [&SeqLens; 2],
     drops: bool,
+    path: Option<Path>,
 ) -> Result<()> {
     let (h, hk, dh) = heads;
     let streams = streams(q_seq);
@@ -113,15 +148,22 @@ fn attend(
     let (k, ks) = check.random(2, &[k_seq.total(), hk, dh])?;
     let (v, vs) = check.random(3, &[k_seq.total(), hk, dh])?;
     let (g, gs) = check.random(4, &[q_seq.total(), h, dh])?;
-    let (out, lse) = attention::forward(&q, &k, &v, &args)?;
+    let run = || {
+        let (out, lse) = attention::forward(&q, &k, &v, &args)?;
+        let (dq, dk, dv) = attention::backward(&g, &q, &k, &v, &out, &lse, &args)?;
+        Result::Ok([out, dq, dk, dv])
+    };
     let (want_out, _) = attention::reference::forward(&qs, &ks, &vs, heads, &args);
-    let mask = if causal { "causal" } else { "full" };
-    let at = |what: &str| format!("{what} {h}/{hk} heads of {dh}, {mask}{}", if drops { ", dropout" } else { "" });
-    check.compare("attention", at("out"), &out, &want_out)?;
-    let (dq, dk, dv) = attention::backward(&g, &q, &k, &v, &out, &lse, &args)?;
     let (want_dq, want_dk, want_dv) = attention::reference::backward(&gs, &qs, &ks, &vs, heads, &args);
-    for (what, got, want) in [("dq", &dq, &want_dq), ("dk", &dk, &want_dk), ("dv", &dv, &want_dv)] {
-        check.compare("attention", at(what), got, want)?;
+    let want = [want_out, want_dq, want_dk, want_dv];
+    let mask = if causal { "causal" } else { "full" };
+    let (got, by) = match path {
+        Some(path) => (attention::with_path(path, run)?, format!(", by {path}")),
+        None => (run()?, String::new()),
+    };
+    for ((what, got), want) in ["out", "dq", "dk", "dv"].iter().zip(got).zip(want) {
+        let dropout = if drops { ", dropout" } else { "" };
+        check.compare("attention", format!("{what} {h}/{hk} heads of {dh}, {mask}{dropout}{by}"), &got, &want)?;
     }
     Ok(())
 }

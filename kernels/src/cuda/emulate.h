@@ -2,7 +2,8 @@
 //
 // A block's threads are fibers of one thread of the host: each runs until it waits for its warp or its block, and a warp until all of it waits for the block:
 // warps run as far ahead of each other as they may. Blocks with an odd number run their threads last to first, so that what one thread reads of another without waiting differs from what it expects. Asynchronous copies arrive at the last
-// moment. Shared memory begins as NaN in every block.
+// moment. Shared memory begins as NaN in every block. Products of warpgroups end at the last moment too; what they read may not change until then, was to be made visible to them,
+// and a warpgroup's threads must all ask for the same ones.
 #pragma once
 
 #include <cmath>
@@ -50,6 +51,15 @@ void expect_aligned(const void *p);
 void copy_async(void *to, const void *from, bool wanted);
 void copy_commit();
 void copy_wait(int newest);
+// wgmma, by the PTX ISA: a thread's part of a product of its warpgroup, of 64 rows, n columns and a depth of 16. Its place in `sums` is NaN until the product was waited
+// for. `a` is null where that operand too is in shared memory; `columns`: the depth of b runs down its rows.
+void wgmma(float *sums, u32 n, const u32 *a, u64 a_descriptor, u64 b_descriptor, bool add, bool columns);
+void wgmma_fence();
+void wgmma_commit();
+void wgmma_wait(int newest);
+void proxy_fence();
+// Shared memory's own address of p.
+u32 shared_address(const void *p);
 
 // What an argument is, for comparison with what the caller gives.
 template <typename T> struct Kind;

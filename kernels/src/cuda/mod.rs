@@ -63,6 +63,19 @@ pub(crate) fn takes(t: &Tensor) -> bool {
     t.device().is_cuda()
 }
 
+/// The compute capability of `device`, that of an H100 where kernels run as host C++; none where none run.
+pub(crate) fn capability(device: &Device) -> Option<(i32, i32)> {
+    #[cfg(feature = "emulate")]
+    if emulated::active() {
+        return Some((9, 0));
+    }
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => device.cuda_stream().context().compute_capability().ok(),
+        _ => None,
+    }
+}
+
 /// Where the elements of `t`, contiguous and on a GPU, lie in its memory: for libraries that work on them there. They must come
 /// after what the tensor's device was asked for before, and before what it is asked for next.
 #[cfg(feature = "cuda")]

@@ -109,7 +109,8 @@ pub fn run(device: &Device, level: Level, report: &mut Report, measured: &mut dy
     let values = nccl(device, report);
     part("nccl", report, Ok(values));
     if level == Level::Quick {
-        return;
+        let values = other_paths(device, report);
+        return part("other_paths", report, Ok(values));
     }
     let ceilings = match speed::ceilings(device) {
         Ok(ceilings) => ceilings,
@@ -121,15 +122,33 @@ pub fn run(device: &Device, level: Level, report: &mut Report, measured: &mut dy
     part("steps", report, values);
     let values = speed::run(device, &ceilings, report);
     part("speed", report, values);
+    let mut values = other_paths(device, report);
+    part("other_paths", report, Ok(values.clone()));
+    let timed = speed::other_paths(device, &ceilings, report).map(|rows| {
+        values["speed"] = rows.into();
+        values
+    });
+    part("other_paths", report, timed);
 }
 
 fn kernels(device: &Device, report: &mut Report) -> Value {
-    let compared = check::run(device);
+    compared(check::run(device), report)
+}
+
+/// Attention by instructions that are not taken: last, because a kernel that fails ends all else on a GPU.
+fn other_paths(device: &Device, report: &mut Report) -> Value {
+    json!({ "kernels": compared(check::other_paths(device), report) })
+}
+
+/// A line and a row for each op and dtype: the worst of its comparisons.
+fn compared(compared: Vec<check::Compared>, report: &mut Report) -> Value {
     let mut rows = Vec::new();
     let ops: std::collections::BTreeSet<_> = compared.iter().map(|c| (c.op, c.dtype == DType::BF16)).collect();
     for (op, bf16) in ops {
         let of_op = || compared.iter().filter(|c| c.op == op && (c.dtype == DType::BF16) == bf16);
-        let worst = of_op().max_by(|a, b| (a.error / a.bound).total_cmp(&(b.error / b.bound)));
+        // What must be equal has a bound of 0.
+        let used = |c: &check::Compared| c.error / c.bound.max(f64::MIN_POSITIVE);
+        let worst = of_op().max_by(|a, b| used(a).total_cmp(&used(b)));
         let Some(worst) = worst else { continue };
         let dtype = if bf16 { "bf16" } else { "f32" };
         report.holds(
@@ -195,7 +214,10 @@ mod tests {
         let mut report = Report::new(&mut say);
         let mut parts = Vec::new();
         run(device, Level::Quick, &mut report, &mut |name, values, _| parts.push((name.to_owned(), values)));
-        assert_eq!(parts.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["kernels", "tiny", "nccl"]);
+        assert_eq!(
+            parts.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            ["kernels", "tiny", "nccl", "other_paths"]
+        );
         assert!(parts[0].1.as_array().unwrap().len() > 50 && parts[1].1.as_array().unwrap().len() == 4);
         report.failed().to_vec()
     }
@@ -203,6 +225,23 @@ mod tests {
     #[test]
     fn the_cpu_agrees_with_itself() {
         assert_eq!(check(&Device::Cpu), [""; 0]);
+    }
+
+    #[test]
+    fn the_worst_of_an_op_is_told_where_numbers_must_be_equal() {
+        let of = |what: &str, error| check::Compared {
+            op: "checksum",
+            what: what.into(),
+            dtype: DType::F32,
+            error,
+            bound: 0.0,
+        };
+        let mut report_lines = Vec::new();
+        let mut say = |line: &str| report_lines.push(line.to_owned());
+        let mut report = Report::new(&mut say);
+        let rows = compared(vec![of("good", 0.0), of("bad", f64::INFINITY), of("good too", 0.0)], &mut report);
+        assert_eq!(report.failed().len(), 1);
+        assert_eq!(rows[0]["worst"], "bad");
     }
 
     /// Every kernel in its place in a whole training step, without a GPU.

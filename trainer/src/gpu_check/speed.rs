@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use echat_kernels::attention::{self, Attention};
+use echat_kernels::attention::{self, Attention, Path};
 use echat_kernels::step_control::Decision;
 use echat_kernels::{
     SeqLens, activation, adamw, layer_norm, layer_sum, linear, linear_cross_entropy, rms_norm, rope, swiglu,
@@ -37,11 +37,20 @@ pub(super) fn run(device: &Device, ceilings: &Ceilings, report: &mut Report) -> 
     bench.sums()?;
     bench.norms()?;
     bench.pointwise()?;
-    bench.attention()?;
+    bench.attention(None)?;
     bench.head()?;
     bench.optimizer()?;
     let Bench { rows, .. } = bench;
     Ok(json!({ "copy_bytes_per_s": ceilings.copy, "gemm_flop_per_s": ceilings.gemm, "kernels": rows }))
+}
+
+/// Attention by what `device` has and does not take.
+pub(super) fn other_paths(device: &Device, ceilings: &Ceilings, report: &mut Report) -> Result<Vec<Value>, Error> {
+    let mut bench = Bench { device, ceilings: *ceilings, rows: Vec::new(), report };
+    for &path in attention::paths(device).iter().skip(1) {
+        attention::with_path(path, || bench.attention(Some(path)))?;
+    }
+    Ok(bench.rows)
 }
 
 /// The least of five means of `f`, in seconds, each long enough to be timed from the host.
@@ -163,8 +172,8 @@ impl Bench<'_, '_> {
         self.bytes(&format!("rope [{ROWS}, 32, 128]"), 2.0 * one, || Ok(rope::forward(&x, &positions, &table)?))
     }
 
-    /// Forward and backward of both models' heads, 16,384 positions in all.
-    fn attention(&mut self) -> Result<(), Error> {
+    /// Forward and backward of both models' heads, 16,384 positions in all: by the path that this GPU takes, and by others that it has.
+    fn attention(&mut self, path: Option<Path>) -> Result<(), Error> {
         for (h, dh, causal) in [(16, 64, false), (32, 128, true)] {
             for len in [128, 512, 1024, 2048] {
                 let rows = 16_384;
@@ -176,13 +185,16 @@ impl Bench<'_, '_> {
                 let args = Attention { q_seq: &seq, k_seq: &seq, causal, scale, dropout: None };
                 let products = 4.0 * (rows * len * h * dh) as f64 * if causal { 0.5 } else { 1.0 };
                 let what = format!("{h} heads of {dh}, {}, length {len}", if causal { "causal" } else { "full" });
+                let what = path.map_or(what.clone(), |path| format!("{what}, by {path}"));
                 self.flops(&format!("attention forward, {what}"), products, || {
                     Ok(attention::forward(&q, &k, &v, &args)?)
                 })?;
                 #[cfg(feature = "flash-attn")]
-                self.flops(&format!("attention forward by candle-flash-attn, {what}"), products, || {
-                    Ok(attention::infer(&q, &k, &v, &args)?)
-                })?;
+                if path.is_none() {
+                    self.flops(&format!("attention forward by candle-flash-attn, {what}"), products, || {
+                        Ok(attention::infer(&q, &k, &v, &args)?)
+                    })?;
+                }
                 let (out, lse) = attention::forward(&q, &k, &v, &args)?;
                 self.flops(&format!("attention backward, {what}"), 2.5 * products, || {
                     Ok(attention::backward(&g, &q, &k, &v, &out, &lse, &args)?)
