@@ -1,5 +1,6 @@
-//! How fast weights come from the page cache into memory on the CPU: tensor by tensor as candle reads them, and in bulk. Writes a file of so many GiB (in the
-//! temporary directory) for each dtype, reads it once, and takes the best of five by turns. GB/s are of what is in the file.
+//! How fast weights come from the page cache into memory on the CPU: tensor by tensor as candle reads them, in bulk, and into small buffers that are used again, as
+//! on the way to a GPU (the copies to it not counted). Writes a file of so many GiB (in the temporary directory) for each dtype, reads it once, and takes the best
+//! of five by turns. GB/s are of what is in the file.
 //!
 //!     cargo bench --workspace --features echat/mpi --bench weights -- [GIB]
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
@@ -10,6 +11,8 @@ use candle_core::safetensors::{Load, MmapedSafetensors};
 use candle_core::{DType, Device, Tensor};
 use echat::autograd::{Group, Param};
 use echat::model::weights::{Checkpoint, fingerprint};
+use echat_kernels::upload::{STRETCH, conversion};
+use rayon::prelude::*;
 
 /// Elements of a tensor: a projection of a 7B model.
 const SHAPE: (usize, usize) = (4096, 11_008);
@@ -17,7 +20,7 @@ const SHAPE: (usize, usize) = (4096, 11_008);
 fn main() {
     let gib: f64 = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(2.0);
     println!("{} threads", rayon::current_num_threads());
-    println!("{:<14} {:>6} {:>16} {:>14}", "file → memory", "GB", "tensors, GB/s", "bulk, GB/s");
+    println!("{:<14} {:>6} {:>10} {:>10} {:>10}", "GB/s", "GB", "tensors", "bulk", "buffers");
     for stored in [DType::BF16, DType::F16, DType::F32] {
         let dir = tempfile::TempDir::new().unwrap();
         let path = dir.path().join("model.safetensors");
@@ -37,7 +40,7 @@ fn main() {
 fn measure(path: &std::path::Path, names: &[String], stored: DType, dtype: DType, bytes: f64) {
     let wanted: Vec<_> = names.iter().map(|name| (name.as_str(), dtype)).collect();
     let file = Checkpoint::open(path).unwrap();
-    let (mut before, mut after, mut prints) = (f64::INFINITY, f64::INFINITY, [const { String::new() }; 2]);
+    let (mut best, mut prints) = ([f64::INFINITY; 3], [const { String::new() }; 2]);
     for round in 0..6 {
         let begun = Instant::now();
         // SAFETY: the file is this program's own.
@@ -45,26 +48,36 @@ fn measure(path: &std::path::Path, names: &[String], stored: DType, dtype: DType
         let map = unsafe { MmapedSafetensors::new(path) }.unwrap();
         let one = |name: &String| map.get(name).unwrap().load(&Device::Cpu).unwrap().to_dtype(dtype).unwrap();
         let read: Vec<Tensor> = names.iter().map(one).collect();
-        let seconds = begun.elapsed().as_secs_f64();
+        let by_tensor = begun.elapsed().as_secs_f64();
         prints[0] = print(names, &read);
         drop(read);
         let begun = Instant::now();
         let read = file.read(&wanted, &Device::Cpu).unwrap();
         let bulk = begun.elapsed().as_secs_f64();
         prints[1] = print(names, &read);
+        drop(read);
+        let begun = Instant::now();
+        through_buffers(&map, names, stored, dtype);
+        let times = [by_tensor, bulk, begun.elapsed().as_secs_f64()];
         // The first round brings the file into the page cache.
         if round > 0 {
-            (before, after) = (before.min(seconds), after.min(bulk));
+            best.iter_mut().zip(times).for_each(|(best, time)| *best = best.min(time));
         }
     }
     assert_eq!(prints[0], prints[1]);
-    let rate = |seconds: f64| bytes / seconds / 1e9;
-    println!(
-        "{:<14} {:>6.2} {:>16.2} {:>14.2}",
-        format!("{stored:?} → {dtype:?}"),
-        bytes / 1e9,
-        rate(before),
-        rate(after)
+    let [by_tensor, bulk, buffers] = best.map(|seconds| bytes / seconds / 1e9);
+    let what = format!("{stored:?} → {dtype:?}");
+    println!("{what:<14} {:>6.2} {by_tensor:>10.2} {bulk:>10.2} {buffers:>10.2}", bytes / 1e9);
+}
+
+fn through_buffers(map: &MmapedSafetensors, names: &[String], stored: DType, dtype: DType) {
+    let convert = conversion(stored, dtype).unwrap();
+    let elements = STRETCH / dtype.size_in_bytes();
+    let pieces: Vec<&[u8]> =
+        names.iter().flat_map(|name| map.get(name).unwrap().data().chunks(elements * stored.size_in_bytes())).collect();
+    pieces.into_par_iter().for_each_init(
+        || vec![0; STRETCH],
+        |buffer, piece| convert(piece, &mut buffer[..piece.len() / stored.size_in_bytes() * dtype.size_in_bytes()]),
     );
 }
 

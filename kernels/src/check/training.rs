@@ -1,11 +1,11 @@
 //! What comes after the gradients: f32 masters, whatever the model computes in.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::{Check, host};
 use crate::step_control::Decision;
 use crate::tensor::to_host;
-use crate::{Error, Result, accumulate, adamw, checksum, grad_norm, sgd};
+use crate::{Error, Result, accumulate, adamw, checksum, grad_norm, sgd, upload};
 
 pub(super) fn run(check: &mut Check) {
     for n in [4097, 40_000] {
@@ -26,6 +26,9 @@ fn sums(check: &mut Check) -> Result<()> {
     checksums(check)
 }
 
+/// Numbers that take more than all pinned buffers hold.
+const UPLOADED: u32 = 11_000_001;
+
 /// Bit by bit, views that begin anywhere among them.
 fn checksums(check: &mut Check) -> Result<()> {
     for dtype in [DType::F32, DType::BF16] {
@@ -39,6 +42,12 @@ fn checksums(check: &mut Check) -> Result<()> {
         let want = all.iter().map(of).collect::<Result<Vec<u64>>>()?;
         check.equal("checksum", format!("{} tensors", all.len()), &checksum::checksums(&all)?, &want);
     }
+    check.dtype = DType::F32;
+    let n = UPLOADED as f32;
+    let there = upload::to_device(&Tensor::arange(0.0, n, &Device::Cpu)?, check.device)?;
+    let bits: Vec<u32> = (0..UPLOADED).map(|i| (i as f32).to_bits()).collect();
+    let (got, want) = (checksum::checksums(&[&there])?, checksum::reference::checksum(&bits));
+    check.equal("upload", format!("{UPLOADED} numbers"), &got, &[want]);
     Ok(())
 }
 

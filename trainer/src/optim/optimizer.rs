@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Tensor};
 use echat_kernels::step_control::{Decided, Decision, Rule, decide};
+use echat_kernels::upload::to_device;
 use echat_kernels::{adamw, grad_norm as norm_kernel, sgd};
 
 use super::{Error, OptimizerConfig, OptimizerKind, Result};
@@ -140,7 +141,7 @@ impl Optimizer {
             return Err(Error::State(format!("{name} belongs to no parameter here")));
         }
         for (saved, live) in pairs {
-            let flat = saved.to_device(live.device())?.flatten_all()?.contiguous()?;
+            let flat = to_device(saved, live.device())?.flatten_all()?.contiguous()?;
             live.flatten_all()?.slice_set(&flat, 0, 0)?;
         }
         self.taken.slice_set(&Tensor::from_vec(vec![steps as f64], 1, self.taken.device())?, 0, 0)?;
