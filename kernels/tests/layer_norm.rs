@@ -3,7 +3,8 @@
 
 mod common;
 use common::*;
-use echat_kernels::layer_norm::{backward, forward, reference};
+use echat_kernels::elementwise::add;
+use echat_kernels::layer_norm::{backward, backward_added, forward, forward_added, reference};
 
 const EPS: f64 = 1e-5;
 
@@ -129,8 +130,41 @@ fn kernels_make_rows_of_any_width() {
     });
 }
 
+/// Packs and not, several of them a thread, rows that share a block.
+const WIDTHS: [[usize; 2]; 6] = [[5, 1024], [3, 1031], [2, 4100], [2500, 24], [9, 7], [0, 8]];
+
+#[test]
+fn a_residual_is_added_in_the_same_pass() {
+    for narrow in [false, true] {
+        let stored = |t: candle_core::Tensor| if narrow { bf16(&t) } else { t };
+        let bound = if narrow { 4e-3 } else { 3e-6 };
+        for shape in WIDTHS {
+            let [x, branch, g, carried] = [1, 2, 3, 4].map(|seed| stored(random(seed, &shape)));
+            let [w, b] = [5, 6].map(|seed| stored(random(seed, &[shape[1]])));
+            let (sum, y, stats) = forward_added(&x, &branch, &w, &b, EPS).unwrap();
+            assert_eq!(bits(&sum), bits(&add(&x, &branch).unwrap()));
+            let (same_y, same_stats) = forward(&sum, &w, &b, EPS).unwrap();
+            assert_eq!((bits(&y), bits(&stats)), (bits(&same_y), bits(&same_stats)));
+            let (dx, weights) = backward_added(&g, Some(&carried), &sum, &w, &stats, true).unwrap();
+            let (mut want, want_dw, want_db) = reference::backward(&to_f64(&g), &to_f64(&sum), &to_f64(&w), EPS);
+            want.iter_mut().zip(to_f64(&carried)).for_each(|(dx, carried)| *dx += carried);
+            let (dw, db) = weights.unwrap();
+            assert_close(&dx, &want, bound, "dx");
+            assert_close(&dw, &want_dw, bound, "dw");
+            assert_close(&db, &want_db, bound, "db");
+            let (without, _) = backward_added(&g, None, &sum, &w, &stats, false).unwrap();
+            assert_eq!(bits(&without), bits(&backward(&g, &sum, &w, &stats, false).unwrap().0));
+        }
+    }
+    let (x, w) = (random(1, &[3, 5]), random(2, &[5]));
+    assert!(forward_added(&x, &random(1, &[3, 4]), &w, &w, EPS).is_err());
+    let (_, stats) = forward(&x, &w, &w, EPS).unwrap();
+    assert!(backward_added(&x, Some(&random(1, &[2, 5])), &x, &w, &stats, false).is_err());
+}
+
 #[cfg(feature = "emulate")]
 emulated!(
+    a_residual_is_added_in_the_same_pass,
     matches_the_reference_at_ragged_sizes,
     an_offset_costs_no_more_than_its_rounding,
     stores_bf16,

@@ -3,7 +3,8 @@
 
 mod common;
 use common::*;
-use echat_kernels::rms_norm::{backward, forward, reference};
+use echat_kernels::elementwise::add;
+use echat_kernels::rms_norm::{backward, backward_added, forward, forward_added, reference};
 
 const EPS: f64 = 1e-6;
 
@@ -85,5 +86,37 @@ fn a_nan_is_not_hidden() {
     assert!(to_f64(&y).iter().all(|y| y.is_nan()));
 }
 
+/// Packs and not, several of them a thread, rows that share a block.
+const WIDTHS: [[usize; 2]; 6] = [[5, 1024], [3, 1031], [2, 4100], [700, 24], [9, 7], [0, 8]];
+
+#[test]
+fn a_residual_is_added_in_the_same_pass() {
+    for narrow in [false, true] {
+        let stored = |t: candle_core::Tensor| if narrow { bf16(&t) } else { t };
+        let bound = if narrow { 4e-3 } else { 3e-6 };
+        for shape in WIDTHS {
+            let [x, branch, g, carried] = [1, 2, 3, 4].map(|seed| stored(random(seed, &shape)));
+            let w = stored(random(5, &[shape[1]]));
+            let (sum, y, rstd) = forward_added(&x, &branch, &w, EPS).unwrap();
+            assert_eq!(bits(&sum), bits(&add(&x, &branch).unwrap()));
+            let (same_y, same_rstd) = forward(&sum, &w, EPS).unwrap();
+            assert_eq!((bits(&y), bits(&rstd)), (bits(&same_y), bits(&same_rstd)));
+            let (dx, dw) = backward_added(&g, Some(&carried), &sum, &w, &rstd, true).unwrap();
+            let (mut want, want_dw) = reference::backward(&to_f64(&g), &to_f64(&sum), &to_f64(&w), EPS);
+            want.iter_mut().zip(to_f64(&carried)).for_each(|(dx, carried)| *dx += carried);
+            assert_close(&dx, &want, bound, "dx");
+            assert_close(&dw.unwrap(), &want_dw, bound, "dw");
+            let (without, _) = backward_added(&g, None, &sum, &w, &rstd, false).unwrap();
+            assert_eq!(bits(&without), bits(&backward(&g, &sum, &w, &rstd, false).unwrap().0));
+        }
+    }
+    let (x, w) = (random(1, &[3, 5]), random(2, &[5]));
+    assert!(forward_added(&x, &random(1, &[3, 4]), &w, EPS).is_err());
+    let (_, rstd) = forward(&x, &w, EPS).unwrap();
+    assert!(backward_added(&x, Some(&random(1, &[2, 5])), &x, &w, &rstd, false).is_err());
+}
+
 #[cfg(feature = "emulate")]
-emulated!(matches_the_reference_at_ragged_sizes, stores_bf16, wrong_shapes_are_errors, a_nan_is_not_hidden);
+emulated!(
+    a_residual_is_added_in_the_same_pass,
+    matches_the_reference_at_ragged_sizes, stores_bf16, wrong_shapes_are_errors, a_nan_is_not_hidden);

@@ -31,6 +31,19 @@ fn norms(check: &mut Check, (t, d): (usize, usize)) -> Result<()> {
     if let Some(dw) = dw {
         check.compare("rms_norm", at("dw"), &dw, &want_dw)?;
     }
+    let plus = |want: Vec<f64>| want.iter().zip(&gs).map(|(dx, g)| dx + g).collect::<Vec<_>>();
+    let (sum, y, rstd) = rms_norm::forward_added(&x, &g, &w, 1e-6)?;
+    let sums = super::host(&sum)?;
+    check.compare("rms_norm", at("sum"), &sum, &elementwise::reference::add(&xs, &gs))?;
+    check.compare("rms_norm", at("y of a sum"), &y, &rms_norm::reference::forward(&sums, &ws, 1e-6).0)?;
+    let (dx, _) = rms_norm::backward_added(&g, Some(&g), &sum, &w, &rstd, false)?;
+    check.compare("rms_norm", at("dx of a sum"), &dx, &plus(rms_norm::reference::backward(&gs, &sums, &ws, 1e-6).0))?;
+    let (sum, y, stats) = layer_norm::forward_added(&x, &g, &w, &b, 1e-5)?;
+    check.compare("layer_norm", at("sum"), &sum, &elementwise::reference::add(&xs, &gs))?;
+    check.compare("layer_norm", at("y of a sum"), &y, &layer_norm::reference::forward(&sums, &ws, &bs, 1e-5).0)?;
+    let (dx, _) = layer_norm::backward_added(&g, Some(&g), &sum, &w, &stats, false)?;
+    let want = plus(layer_norm::reference::backward(&gs, &sums, &ws, 1e-5).0);
+    check.compare("layer_norm", at("dx of a sum"), &dx, &want)?;
     let (y, stats) = layer_norm::forward(&x, &w, &b, 1e-5)?;
     check.compare("layer_norm", at("y"), &y, &layer_norm::reference::forward(&xs, &ws, &bs, 1e-5).0)?;
     let (dx, dwb) = layer_norm::backward(&g, &x, &w, &stats, true)?;

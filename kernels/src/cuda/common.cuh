@@ -136,6 +136,10 @@ template <typename T> DEVICE Pack<T> load_row(const T *row, u32 i, u32 d, bool p
   for (u32 k = 0; k < Pack<T>::N; k++) pack.x[k] = i + k < d ? row[i + k] : from_float<T>(0.0f);
   return pack;
 }
+// pack += other, rounded.
+template <typename T> DEVICE void add_pack(Pack<T> &pack, const Pack<T> &other) {
+  for (u32 k = 0; k < Pack<T>::N; k++) pack.x[k] = from_float<T>(to_float(pack.x[k]) + to_float(other.x[k]));
+}
 template <typename T> DEVICE void store_row(T *row, u32 i, u32 d, bool packed, const Pack<T> &pack) {
   if (packed) {
     if (i < d) store_pack(row + i, pack);

@@ -1,6 +1,7 @@
 //! Sums and multiples of whole tensors, on our own threads (candle's binary ops spin on a pool of theirs).
 
 mod cpu;
+pub(crate) use cpu::add as sum;
 #[cfg(any(feature = "cuda", feature = "emulate"))]
 mod cuda;
 pub mod reference;

@@ -2,17 +2,25 @@
 #include "../cuda/common.cuh"
 
 namespace {
+// Of x, or of x + added, which then goes to `total`.
 template <typename T, u32 PACKS>
-DEVICE void forward(const T *x, const T *w, const T *b, T *y, float *stats, u32 d, float eps) {
+DEVICE void forward(const T *x, const T *added, const T *w, const T *b, T *y, T *total, float *stats, u32 d, float eps) {
   constexpr u32 N = Pack<T>::N;
   u64 row = blockIdx.x;
+  bool adds = added != nullptr;
+  bool packed = in_packs(x, d) && in_packs(added, d) && in_packs(w, d) && in_packs(b, d) && in_packs(y, d) && in_packs(total, d);
   x += row * d;
   y += row * d;
-  bool packed = in_packs(x, d) && in_packs(w, d) && in_packs(b, d) && in_packs(y, d);
   Pack<T> kept[PACKS];
   float sum = 0.0f;
 #pragma unroll
   for (u32 p = 0; p < PACKS; p++) kept[p] = load_row(x, (p * blockDim.x + threadIdx.x) * N, d, packed);
+#pragma unroll
+  for (u32 p = 0; adds && p < PACKS; p++) {
+    u32 i = (p * blockDim.x + threadIdx.x) * N;
+    add_pack(kept[p], load_row(added + row * d, i, d, packed));
+    store_row(total + row * d, i, d, packed, kept[p]);
+  }
 #pragma unroll
   for (u32 p = 0; p < PACKS; p++) {
     for (u32 k = 0; k < N; k++) sum += to_float(kept[p].x[k]);
@@ -47,12 +55,12 @@ DEVICE void forward(const T *x, const T *w, const T *b, T *y, float *stats, u32 
   }
 }
 
-// A block makes the rows blockIdx.x, blockIdx.x + gridDim.x, ... and, if `partial` is given, the sums of their parts of the gradients of weight and bias:
+// A block makes the rows blockIdx.x, blockIdx.x + gridDim.x, ..., each with that of `carried` added if it is given, and, if `partial` is given, the sums of their parts of the gradients of weight and bias:
 // partial [gridDim.x, 2 d].
 template <typename T, u32 PACKS>
-DEVICE void backward(const T *grad, const T *x, const T *w, const float *stats, T *dx, float *partial, u32 rows, u32 d) {
+DEVICE void backward(const T *grad, const T *carried, const T *x, const T *w, const float *stats, T *dx, float *partial, u32 rows, u32 d) {
   constexpr u32 N = Pack<T>::N;
-  bool packed = in_packs(grad, d) && in_packs(x, d) && in_packs(w, d) && in_packs(dx, d);
+  bool packed = in_packs(grad, d) && in_packs(carried, d) && in_packs(x, d) && in_packs(w, d) && in_packs(dx, d);
   // The registers of a wide row are all taken by the sums: the rest comes out of the cache again.
   constexpr bool KEEP = PACKS <= 2;
   Pack<T> weights[PACKS];
@@ -102,6 +110,7 @@ DEVICE void backward(const T *grad, const T *x, const T *w, const float *stats, 
         float v = to_float(xs[p].x[k]) - mean;
         gs[p].x[k] = from_float<T>(r * (to_float(gs[p].x[k]) * to_float(weights[p].x[k]) - constant - v * along));
       }
+      if (carried != nullptr) add_pack(gs[p], load_row(carried + row * d, i, d, packed));
       store_row(dx + row * d, i, d, packed, gs[p]);
     }
   }
@@ -120,12 +129,12 @@ DEVICE void backward(const T *grad, const T *x, const T *w, const float *stats, 
 
 #define LAYER_NORM(T, name, PACKS)                                                                                                         \
   KERNEL(512, 1)                                                                                                                           \
-  layer_norm_forward_##name(const T *x, const T *w, const T *b, T *y, float *stats, u32 d, float eps) {                                    \
-    forward<T, PACKS>(x, w, b, y, stats, d, eps);                                                                                          \
+  layer_norm_forward_##name(const T *x, const T *added, const T *w, const T *b, T *y, T *total, float *stats, u32 d, float eps) {                                    \
+    forward<T, PACKS>(x, added, w, b, y, total, stats, d, eps);                                                                                          \
   }                                                                                                                                        \
   KERNEL(512, 1)                                                                                                                           \
-  layer_norm_backward_##name(const T *grad, const T *x, const T *w, const float *stats, T *dx, float *partial, u32 rows, u32 d) {          \
-    backward<T, PACKS>(grad, x, w, stats, dx, partial, rows, d);                                                                           \
+  layer_norm_backward_##name(const T *grad, const T *carried, const T *x, const T *w, const float *stats, T *dx, float *partial, u32 rows, u32 d) {          \
+    backward<T, PACKS>(grad, carried, x, w, stats, dx, partial, rows, d);                                                                           \
   }                                                                                                                                        \
   REGISTER(layer_norm_forward_##name)                                                                                                      \
   REGISTER(layer_norm_backward_##name)

@@ -3,6 +3,7 @@
 use echat_kernels::dropout as kernel;
 use echat_kernels::{SeqLens, rng};
 
+use super::LayerNorm;
 use crate::autograd::{Result, Tape, Var};
 
 /// Packed rows: where each sequence lies, and each sequence's sample key.
@@ -52,6 +53,23 @@ impl Dropout {
         let y = kernel::apply(x.tensor(), p, &packed.seq, &streams)?;
         let seq = packed.seq.clone();
         Ok(tape.op("dropout", &[x], y, move |grad, _| Ok(vec![Some(kernel::apply(&grad, p, &seq, &streams)?)])))
+    }
+
+    /// `residual + dropout(x)`, and its norm.
+    pub fn add_norm(
+        &self,
+        tape: &Tape,
+        residual: &Var,
+        x: &Var,
+        packed: &Packed,
+        norm: &LayerNorm,
+    ) -> Result<(Var, Var)> {
+        if self.p == 0.0 || tape.rng().is_none() {
+            return norm.add(tape, residual, x);
+        }
+        let sum = self.add(tape, residual, x, packed)?;
+        let normed = norm.forward(tape, &sum)?;
+        Ok((sum, normed))
     }
 
     /// `residual + dropout(x)`.

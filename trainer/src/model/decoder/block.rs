@@ -129,8 +129,7 @@ impl Block {
     /// Output projection, residuals, feed-forward.
     fn rest(&self, tape: &Tape, x: &Var, y: &Var) -> Result<Var> {
         let y = nn::reshape(tape, y, &[x.dims()[0], self.heads * self.head_dim])?;
-        let x = nn::add(tape, x, &self.o_proj.forward(tape, &y)?)?;
-        let h = self.post_norm.forward(tape, &x)?;
+        let (x, h) = self.post_norm.add(tape, x, &self.o_proj.forward(tape, &y)?)?;
         let h = nn::swiglu(tape, &self.gate.forward(tape, &h)?, &self.up.forward(tape, &h)?)?;
         nn::add(tape, &x, &self.down.forward(tape, &h)?)
     }

@@ -38,14 +38,15 @@ impl Layer {
     pub fn forward(&self, tape: &Tape, x: &Var, frames: &Packed) -> Result<Var> {
         if self.norm_first {
             let branch = self.attention.forward(tape, &self.layer_norm.forward(tape, x)?, frames)?;
-            let x = self.dropout.add(tape, x, &branch, frames)?;
-            let branch = self.feed_forward.forward(tape, &self.final_layer_norm.forward(tape, &x)?, frames)?;
+            let (x, normed) = self.dropout.add_norm(tape, x, &branch, frames, &self.final_layer_norm)?;
+            let branch = self.feed_forward.forward(tape, &normed, frames)?;
             self.feed_forward.dropout.add(tape, &x, &branch, frames)
         } else {
             let branch = self.attention.forward(tape, x, frames)?;
-            let x = self.layer_norm.forward(tape, &self.dropout.add(tape, x, &branch, frames)?)?;
+            let (_, x) = self.dropout.add_norm(tape, x, &branch, frames, &self.layer_norm)?;
             let branch = self.feed_forward.forward(tape, &x, frames)?;
-            self.final_layer_norm.forward(tape, &self.feed_forward.dropout.add(tape, &x, &branch, frames)?)
+            let (_, y) = self.feed_forward.dropout.add_norm(tape, &x, &branch, frames, &self.final_layer_norm)?;
+            Ok(y)
         }
     }
 }
