@@ -119,4 +119,8 @@ fn a_residual_is_added_in_the_same_pass() {
 #[cfg(feature = "emulate")]
 emulated!(
     a_residual_is_added_in_the_same_pass,
-    matches_the_reference_at_ragged_sizes, stores_bf16, wrong_shapes_are_errors, a_nan_is_not_hidden);
+    matches_the_reference_at_ragged_sizes,
+    stores_bf16,
+    wrong_shapes_are_errors,
+    a_nan_is_not_hidden
+);

@@ -39,7 +39,8 @@ pub(super) fn backward(
     let blocks = if need_weight { row_blocks(rows, threads) } else { rows };
     let partial = if need_weight { Some(empty((blocks, 2 * d), DType::F32, x)?) } else { None };
     let name = format!("layer_norm_backward_{}_{}", width(d, dtype), alike(OP, &[grad, x, w])?);
-    let call = Call::new(OP, OP, &name).tensor(grad).maybe(carried, dtype).tensor(x).tensor(w).tensor(stats).tensor(&dx);
+    let call =
+        Call::new(OP, OP, &name).tensor(grad).maybe(carried, dtype).tensor(x).tensor(w).tensor(stats).tensor(&dx);
     let call = call.maybe(partial.as_ref(), DType::F32).u32(rows).u32(d);
     call.launch([blocks, 1, 1], threads, 0)?;
     let Some(partial) = partial else { return Ok((dx, None)) };

@@ -8,8 +8,8 @@ pub mod reference;
 
 use candle_core::{DType, Tensor};
 
-use crate::{Result, elementwise};
 use crate::tensor::{as_rows, expect_shape, read, write};
+use crate::{Result, elementwise};
 
 const OP: &str = "layer_norm";
 
@@ -33,13 +33,7 @@ pub fn forward(x: &Tensor, w: &Tensor, b: &Tensor, eps: f64) -> Result<(Tensor, 
 /// `sum = x + added`, in x's dtype, and what [`forward`] makes of it: `(sum, y, stats)`. On a GPU in one pass.
 ///
 /// Errors: as [`forward`]'s; `added` of another shape than `x`.
-pub fn forward_added(
-    x: &Tensor,
-    added: &Tensor,
-    w: &Tensor,
-    b: &Tensor,
-    eps: f64,
-) -> Result<(Tensor, Tensor, Tensor)> {
+pub fn forward_added(x: &Tensor, added: &Tensor, w: &Tensor, b: &Tensor, eps: f64) -> Result<(Tensor, Tensor, Tensor)> {
     let (_rows, d) = as_rows(OP, "x", x)?;
     expect_shape(OP, "added", added, x.dims())?;
     expect_shape(OP, "w", w, &[d])?;

@@ -7,8 +7,8 @@ pub mod reference;
 
 use candle_core::{DType, Tensor};
 
-use crate::{Result, elementwise};
 use crate::tensor::{as_rows, expect_shape, read, write};
+use crate::{Result, elementwise};
 
 const OP: &str = "rms_norm";
 

@@ -60,9 +60,9 @@ impl Sums {
     }
 }
 
-pub(super) fn scatter(grad: &Tensor, targets: &mut [(usize, usize)], rows: usize) -> Result<Tensor> {
+pub(super) fn scatter(grad: &Tensor, mut targets: Vec<(usize, usize)>, rows: usize) -> Result<Tensor> {
     let y = empty((rows, grad.dims()[1]), grad.dtype(), grad)?;
-    scatter_add(OP, grad, targets, &y, true)?;
+    scatter_add(OP, grad, &mut targets, &y, true)?;
     Ok(y)
 }
 

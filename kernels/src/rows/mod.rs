@@ -49,14 +49,14 @@ pub fn scatter(grad: &Tensor, index: &[(u32, u32)], source: usize, rows: usize) 
     let (_, d) = dims2(OP, "grad", grad)?;
     expect_shape(OP, "grad", grad, &[index.len(), d])?;
     let from_source = index.iter().enumerate().filter(|(_, (s, _))| *s as usize == source);
-    let mut targets: Vec<(usize, usize)> = from_source.map(|(i, (_, row))| (*row as usize, i)).collect();
+    let targets: Vec<(usize, usize)> = from_source.map(|(i, (_, row))| (*row as usize, i)).collect();
     if let Some((row, _)) = targets.iter().find(|(row, _)| *row >= rows) {
         let message = format!("row {row} of source {source}: it has {rows} rows");
         return Err(Error::Value { op: OP, message });
     }
     #[cfg(any(feature = "cuda", feature = "emulate"))]
     if crate::cuda::takes(grad) {
-        return cuda::scatter(grad, &mut targets, rows);
+        return cuda::scatter(grad, targets, rows);
     }
     write(OP, cpu::scatter_add(&read(OP, grad)?, targets, d, rows), (rows, d), grad.dtype())
 }

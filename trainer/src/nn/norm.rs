@@ -37,8 +37,7 @@ impl RmsNorm {
         let outputs = tape.op_multi("add_rms_norm", &[x, branch, &w], vec![sum, y], move |grads, needs| {
             let (carried, grad) = both(grads);
             let Some(grad) = grad else { return Ok(vec![carried.clone(), carried, None]) };
-            let (dx, dw) =
-                rms_norm::backward_added(&grad, carried.as_ref(), &saved.0, &saved.1, &saved.2, needs[2])?;
+            let (dx, dw) = rms_norm::backward_added(&grad, carried.as_ref(), &saved.0, &saved.1, &saved.2, needs[2])?;
             Ok(vec![needs[0].then(|| dx.clone()), needs[1].then_some(dx), dw])
         });
         pair(outputs)
@@ -71,15 +70,13 @@ impl LayerNorm {
     /// A residual stream `x` and what a branch adds to it, both `[t, d]`: their sum, and its norm.
     pub fn add(&self, tape: &Tape, x: &Var, branch: &Var) -> Result<(Var, Var)> {
         let (w, b) = (tape.param(&self.weight), tape.param(&self.bias));
-        let (sum, y, stats) =
-            layer_norm::forward_added(x.tensor(), branch.tensor(), w.tensor(), b.tensor(), self.eps)?;
+        let (sum, y, stats) = layer_norm::forward_added(x.tensor(), branch.tensor(), w.tensor(), b.tensor(), self.eps)?;
         let saved = (sum.clone(), w.tensor().clone(), stats);
         let outputs = tape.op_multi("add_layer_norm", &[x, branch, &w, &b], vec![sum, y], move |grads, needs| {
             let (carried, grad) = both(grads);
             let Some(grad) = grad else { return Ok(vec![carried.clone(), carried, None, None]) };
             let weights = needs[2] || needs[3];
-            let (dx, dwb) =
-                layer_norm::backward_added(&grad, carried.as_ref(), &saved.0, &saved.1, &saved.2, weights)?;
+            let (dx, dwb) = layer_norm::backward_added(&grad, carried.as_ref(), &saved.0, &saved.1, &saved.2, weights)?;
             let (dw, db) = dwb.unzip();
             let (dw, db) = (dw.filter(|_| needs[2]), db.filter(|_| needs[3]));
             Ok(vec![needs[0].then(|| dx.clone()), needs[1].then_some(dx), dw, db])
