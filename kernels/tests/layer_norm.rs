@@ -3,8 +3,11 @@
 
 mod common;
 use common::*;
+use echat_kernels::activation::{self, Activation::Gelu};
 use echat_kernels::elementwise::add;
-use echat_kernels::layer_norm::{backward, backward_added, forward, forward_added, reference};
+use echat_kernels::layer_norm::{
+    backward, backward_added, backward_gelu, forward, forward_added, forward_gelu, reference,
+};
 
 const EPS: f64 = 1e-5;
 
@@ -125,6 +128,8 @@ fn kernels_make_rows_of_any_width() {
         check(&[2, 16384], true, 3e-3);
         let (x, w) = (random(1, &[1, 8193]), random(2, &[8193]));
         assert!(forward(&x, &w, &w, EPS).unwrap_err().to_string().contains("8193 numbers are too wide"));
+        let said = forward_gelu(&x, &w, &w, EPS).unwrap_err().to_string();
+        assert!(said.contains("8193 numbers are too wide for a gelu"), "{said}");
         let (x, w) = (random(1, &[3, 8]), bf16(&random(2, &[8])));
         assert!(forward(&x, &w, &w, EPS).unwrap_err().to_string().contains("kernels take one"));
     });
@@ -162,8 +167,42 @@ fn a_residual_is_added_in_the_same_pass() {
     assert!(backward_added(&x, Some(&random(1, &[2, 5])), &x, &w, &stats, false).is_err());
 }
 
+#[test]
+fn a_gelu_behind_it_is_part_of_the_same_pass() {
+    for narrow in [false, true] {
+        let stored = |t: candle_core::Tensor| if narrow { bf16(&t) } else { t };
+        let bound = if narrow { 6e-3 } else { 5e-6 };
+        for shape in WIDTHS {
+            // The kernels' widest in f32 is 4096.
+            let shape = shape.map(|size| size.min(4092));
+            let [x, g] = [1, 2].map(|seed| stored(random(seed, &shape)));
+            let [w, b] = [5, 6].map(|seed| stored(random(seed, &[shape[1]])));
+            let (y, stats) = forward_gelu(&x, &w, &b, EPS).unwrap();
+            let (z, want_stats) = reference::forward(&to_f64(&x), &to_f64(&w), &to_f64(&b), EPS);
+            let none = vec![0.0; shape[1]];
+            assert_close(&y, &activation::reference::forward(&z, &none, Gelu), bound, "y");
+            assert_close(&stats, &want_stats, 1e-6, "stats");
+            let (dx, weights) = backward_gelu(&g, &x, &w, &b, &stats, true).unwrap();
+            let before = activation::reference::backward(&to_f64(&g), &z, &none, Gelu);
+            let (want_dx, want_dw, want_db) = reference::backward(&before, &to_f64(&x), &to_f64(&w), EPS);
+            let (dw, db) = weights.unwrap();
+            assert_close(&dx, &want_dx, bound, "dx");
+            assert_close(&dw, &want_dw, bound, "dw");
+            assert_close(&db, &want_db, bound, "db");
+            let (again, none) = backward_gelu(&g, &x, &w, &b, &stats, false).unwrap();
+            assert!(none.is_none());
+            assert_eq!(bits(&again), bits(&dx));
+        }
+    }
+    let (x, w) = (random(1, &[3, 5]), random(2, &[5]));
+    assert!(forward_gelu(&x, &w, &random(1, &[4]), EPS).is_err());
+    let (_, stats) = forward_gelu(&x, &w, &w, EPS).unwrap();
+    assert!(backward_gelu(&x, &x, &w, &random(1, &[4]), &stats, false).is_err());
+}
+
 #[cfg(feature = "emulate")]
 emulated!(
+    a_gelu_behind_it_is_part_of_the_same_pass,
     a_residual_is_added_in_the_same_pass,
     matches_the_reference_at_ragged_sizes,
     an_offset_costs_no_more_than_its_rounding,

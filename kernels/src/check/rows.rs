@@ -53,6 +53,14 @@ fn norms(check: &mut Check, (t, d): (usize, usize)) -> Result<()> {
         check.compare("layer_norm", at("dw"), &dw, &want_dw)?;
         check.compare("layer_norm", at("db"), &db, &want_db)?;
     }
+    let (y, stats) = layer_norm::forward_gelu(&x, &w, &b, 1e-5)?;
+    let (z, none) = (layer_norm::reference::forward(&xs, &ws, &bs, 1e-5).0, vec![0.0; d]);
+    let want = activation::reference::forward(&z, &none, Activation::Gelu);
+    check.compare("layer_norm", at("gelu of y"), &y, &want)?;
+    let (dx, _) = layer_norm::backward_gelu(&g, &x, &w, &b, &stats, false)?;
+    let before = activation::reference::backward(&gs, &z, &none, Activation::Gelu);
+    let (want, _, _) = layer_norm::reference::backward(&before, &xs, &ws, 1e-5);
+    check.compare("layer_norm", at("dx through gelu"), &dx, &want)?;
     let (y, norms) = row_normalize::forward(&x)?;
     check.compare("row_normalize", at("y"), &y, &row_normalize::reference::forward(&xs, d))?;
     let dx = row_normalize::backward(&g, &x, &norms)?;

@@ -35,6 +35,34 @@ fn forward_piece(x: &[f32], w: &[f32], b: &[f32], eps: f32, y: &mut [f32], stats
     }
 }
 
+/// The `y` of [`forward`], from its `stats`.
+pub fn again(x: &[f32], w: &[f32], b: &[f32], stats: &[f32]) -> Vec<f32> {
+    let d = w.len();
+    let mut y = vec![0.0; x.len()];
+    if d > 0 {
+        let piece = piece_rows(d);
+        let pieces = y.chunks_mut(piece * d).zip(stats.chunks(2 * piece)).zip(x.chunks(piece * d)).collect();
+        for_each(pieces, x.len(), |_, ((y, stats), x)| {
+            run(
+                #[inline(always)]
+                || again_piece(x, w, b, stats, y),
+            )
+        });
+    }
+    y
+}
+
+#[inline(always)]
+fn again_piece(x: &[f32], w: &[f32], b: &[f32], stats: &[f32], y: &mut [f32]) {
+    let d = w.len();
+    for ((x, y), stats) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).zip(stats.chunks_exact(2)) {
+        let (mean, r) = (stats[0], stats[1]);
+        for (((y, &x), &w), &b) in y.iter_mut().zip(x).zip(w).zip(b) {
+            *y = (x - mean) * r * w + b;
+        }
+    }
+}
+
 /// `(dx, dw followed by db)`; the second is empty unless `need_weight`.
 pub fn backward(grad: &[f32], x: &[f32], w: &[f32], stats: &[f32], need_weight: bool) -> (Vec<f32>, Vec<f32>) {
     let d = w.len();

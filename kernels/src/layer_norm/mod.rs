@@ -7,7 +7,10 @@ mod cuda;
 pub mod reference;
 
 use candle_core::{DType, Tensor};
+#[cfg(any(feature = "cuda", feature = "emulate"))]
+use cuda::With;
 
+use crate::activation::{self, Activation};
 use crate::tensor::{as_rows, expect_shape, read, write};
 use crate::{Result, elementwise};
 
@@ -23,7 +26,7 @@ pub fn forward(x: &Tensor, w: &Tensor, b: &Tensor, eps: f64) -> Result<(Tensor, 
     expect_shape(OP, "b", b, &[d])?;
     #[cfg(any(feature = "cuda", feature = "emulate"))]
     if crate::cuda::takes(x) {
-        let (y, stats, _) = cuda::forward(x, None, w, b, rows, eps as f32)?;
+        let (y, stats, _) = cuda::forward(x, With::Nothing, w, b, rows, eps as f32)?;
         return Ok((y, stats));
     }
     let (y, stats) = cpu::forward(&read(OP, x)?, &read(OP, w)?, &read(OP, b)?, rows, eps as f32);
@@ -40,12 +43,53 @@ pub fn forward_added(x: &Tensor, added: &Tensor, w: &Tensor, b: &Tensor, eps: f6
     expect_shape(OP, "b", b, &[d])?;
     #[cfg(any(feature = "cuda", feature = "emulate"))]
     if crate::cuda::takes(x) {
-        let (y, stats, sum) = cuda::forward(x, Some(added), w, b, _rows, eps as f32)?;
+        let (y, stats, sum) = cuda::forward(x, With::Added(Some(added)), w, b, _rows, eps as f32)?;
         return Ok((sum.unwrap_or_else(|| x.clone()), y, stats));
     }
     let sum = elementwise::add(x, added)?;
     let (y, stats) = forward(&sum, w, b, eps)?;
     Ok((sum, y, stats))
+}
+
+/// The gelu of what [`forward`] makes, and the statistics. On a GPU in one pass.
+///
+/// Errors: as [`forward`]'s.
+pub fn forward_gelu(x: &Tensor, w: &Tensor, b: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
+    let (_rows, d) = as_rows(OP, "x", x)?;
+    expect_shape(OP, "w", w, &[d])?;
+    expect_shape(OP, "b", b, &[d])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        let (y, stats, _) = cuda::forward(x, With::Gelu, w, b, _rows, eps as f32)?;
+        return Ok((y, stats));
+    }
+    let (y, stats) = forward(x, w, b, eps)?;
+    Ok((activation::forward(&y, None, Activation::Gelu)?, stats))
+}
+
+/// [`backward`] of [`forward_gelu`]: what the norm made is made again.
+///
+/// Errors: as [`backward`]'s; `b` not as wide as `x`.
+pub fn backward_gelu(
+    grad: &Tensor,
+    x: &Tensor,
+    w: &Tensor,
+    b: &Tensor,
+    stats: &Tensor,
+    need_weight: bool,
+) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
+    let (rows, d) = as_rows(OP, "x", x)?;
+    expect_shape(OP, "grad", grad, x.dims())?;
+    expect_shape(OP, "w", w, &[d])?;
+    expect_shape(OP, "b", b, &[d])?;
+    expect_shape(OP, "stats", stats, &[rows, 2])?;
+    #[cfg(any(feature = "cuda", feature = "emulate"))]
+    if crate::cuda::takes(x) {
+        return cuda::backward(grad, With::Gelu, x, [w, b], stats, need_weight);
+    }
+    let z = cpu::again(&read(OP, x)?, &read(OP, w)?, &read(OP, b)?, &read(OP, stats)?);
+    let z = write(OP, z, x.shape(), x.dtype())?;
+    backward(&activation::backward(grad, &z, None, Activation::Gelu)?, x, w, stats, need_weight)
 }
 
 /// The gradient for `x` (dtype of `grad`) and, if `need_weight`, for `w` and `b` (`[d]`, f32).
@@ -75,7 +119,7 @@ pub fn backward_added(
     expect_shape(OP, "stats", stats, &[rows, 2])?;
     #[cfg(any(feature = "cuda", feature = "emulate"))]
     if crate::cuda::takes(x) {
-        return cuda::backward(grad, carried, x, w, stats, need_weight);
+        return cuda::backward(grad, With::Added(carried), x, [w, w], stats, need_weight);
     }
     let (mut dx, mut dw) =
         cpu::backward(&read(OP, grad)?, &read(OP, x)?, &read(OP, w)?, &read(OP, stats)?, need_weight);

@@ -97,6 +97,21 @@ impl LayerNorm {
     }
 }
 
+impl LayerNorm {
+    /// The gelu of [`LayerNorm::forward`], of which only `x` is kept for backward.
+    pub fn gelu(&self, tape: &Tape, x: &Var) -> Result<Var> {
+        let (w, b) = (tape.param(&self.weight), tape.param(&self.bias));
+        let (y, stats) = layer_norm::forward_gelu(x.tensor(), w.tensor(), b.tensor(), self.eps)?;
+        let saved = (x.tensor().clone(), w.tensor().clone(), b.tensor().clone(), stats);
+        Ok(tape.op("layer_norm_gelu", &[x, &w, &b], y, move |grad, needs| {
+            let (x, w, b, stats) = &saved;
+            let (dx, dwb) = layer_norm::backward_gelu(&grad, x, w, b, stats, needs[1] || needs[2])?;
+            let (dw, db) = dwb.unzip();
+            Ok(vec![needs[0].then_some(dx), dw.filter(|_| needs[1]), db.filter(|_| needs[2])])
+        }))
+    }
+}
+
 /// Each channel normalised over time within its utterance (`GroupNorm` with as many groups as channels).
 #[derive(Clone, Debug)]
 pub struct ChannelNorm {

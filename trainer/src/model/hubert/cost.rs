@@ -2,6 +2,7 @@
 
 use super::HubertConfig;
 use super::config::FeatExtractNorm;
+use crate::nn::Activation;
 use crate::nn::ledger::{Grad, Ledger, Rows, transformer_layer};
 
 impl HubertConfig {
@@ -38,7 +39,7 @@ impl HubertConfig {
         frames
     }
 
-    /// Each convolution: its input, its output in front of a norm, and what the activation reads.
+    /// Each convolution: its input, its output in front of a norm, and what the activation reads, if that is not made again.
     fn frontend_cost(&self, ledger: &mut Ledger, samples: &[usize], trains: bool) -> Vec<usize> {
         let (mut lens, mut c_in) = (samples.to_vec(), 1);
         for (i, &c) in self.conv_dim.iter().enumerate() {
@@ -53,11 +54,13 @@ impl HubertConfig {
             ledger.block(self.recompute, input * c_in as f64, grad, |ledger| {
                 ledger.product(2.0 * output * (kernel * c_in * c) as f64, grad);
                 ledger.keep(trains, input, c_in);
-                ledger.keep(trains, output, c);
                 match self.feat_extract_norm {
                     FeatExtractNorm::Layer => ledger.norm(trains, output, c, 2),
                     FeatExtractNorm::Group => ledger.keep(trains && i == 0, output, c),
                 }
+                let again =
+                    self.feat_extract_norm == FeatExtractNorm::Layer && self.conv_activation() == Activation::Gelu;
+                ledger.keep(trains && !again, output, c);
                 ledger.in_flight(if trains { 2.0 * output * c as f64 + input * c_in as f64 } else { 0.0 });
             });
             c_in = c;

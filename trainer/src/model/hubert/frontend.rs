@@ -70,6 +70,7 @@ impl ConvLayer {
         let y = match &self.norm {
             Norm::None => y,
             Norm::Channel(norm) => norm.forward(tape, &y, &seq)?,
+            Norm::Layer(norm) if self.activation == Activation::Gelu => return norm.gelu(tape, &y),
             Norm::Layer(norm) => norm.forward(tape, &y)?,
         };
         activate(tape, &y, None, self.activation)
