@@ -190,6 +190,14 @@ void copy_wait(int newest) {
 void add(const char *name, Kernel kernel) { kernels().emplace(name, kernel); }
 }  // namespace emulator
 
+// The kinds of the `count` arguments of kernel `name`; null if there is none.
+extern "C" const u32 *echat_emulated_kinds(const char *name, u32 *count) {
+  auto found = emulator::kernels().find(name);
+  if (found == emulator::kernels().end()) return nullptr;
+  *count = found->second.count;
+  return found->second.kinds;
+}
+
 // Runs kernel `name` with `count` arguments of the given kinds. 0, or 1: no such kernel, 2: another number of arguments, 100 + i: argument i is of another kind.
 extern "C" int echat_emulate(const char *name, const u32 *grid, u32 threads, size_t shared, void *const *args, const u32 *kinds, u32 count) {
   using namespace emulator;
