@@ -46,5 +46,12 @@ pub enum Error {
     Candle(#[from] candle_core::Error),
 }
 
+/// How an error begins that says that a GPU's memory is full.
+pub const MEMORY_FULL: &str = "the GPU's memory is full";
+
+/// What to do then.
+pub const MEMORY_ADVICE: &str = "lower data.micro_batch_seconds or data.micro_batch_tokens, or set recompute = true for the decoder and the \
+                                 encoder; `echat plan` predicts what a configuration needs";
+
 /// The result of an op.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -45,5 +45,5 @@ pub mod tensor;
 pub mod wave_norm;
 pub mod weight_norm;
 
-pub use error::{Error, Result};
+pub use error::{Error, MEMORY_ADVICE, MEMORY_FULL, Result};
 pub use seqlens::SeqLens;

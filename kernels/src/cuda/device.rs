@@ -9,7 +9,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
 use candle_core::{Device, Tensor};
 
 use super::library;
-use crate::{Error, Result};
+use crate::{Error, MEMORY_ADVICE, MEMORY_FULL, Result};
 
 /// The libraries that a GPU cannot be used without, what each is, and how pip calls it.
 const NEEDED: [(&str, &str, &str); 3] = [
@@ -216,10 +216,6 @@ pub(super) fn explained(error: candle_core::Error, bytes: usize, like: &Tensor) 
         |_| String::new(),
         |m| format!(" ({:.1} of {:.1} GiB are taken)", gib(m.total - m.free), gib(m.total)),
     );
-    let message = format!(
-        "the GPU's memory is full: {:.3} GiB more do not fit{taken}; lower data.micro_batch_seconds or \
-         data.micro_batch_tokens, or set recompute = true for the decoder and the encoder; `echat plan` predicts what a configuration needs",
-        gib(bytes as u64)
-    );
+    let message = format!("{MEMORY_FULL}: {:.3} GiB more do not fit{taken}; {MEMORY_ADVICE}", gib(bytes as u64));
     Error::Value { op: "cuda", message }
 }

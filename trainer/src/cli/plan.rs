@@ -15,22 +15,22 @@ pub(crate) struct PlanArgs {
     #[command(flatten)]
     config: ConfigFile,
     /// Ranks, a GPU each
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = Assumptions::default().ranks)]
     ranks: usize,
     /// GiB of a GPU's memory; may be repeated [default: 80 and 141]
     #[arg(long, value_name = "GIB")]
     gpu_memory: Vec<f64>,
     /// 10^12 operations a second that a rank achieves; the default is what good trainers reach on an H100 or H200 in bf16, and no measurement
-    #[arg(long, value_name = "N", default_value_t = 350.0)]
+    #[arg(long, value_name = "N", default_value_t = Assumptions::default().tflops)]
     tflops: f64,
     /// GB a second that a rank sends in the all-reduce, and as much receives
-    #[arg(long, value_name = "N", default_value_t = 40.0)]
+    #[arg(long, value_name = "N", default_value_t = Assumptions::default().bandwidth)]
     bandwidth: f64,
     /// Seconds of speech in an utterance (WenetSpeech's mean)
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.5)]
+    #[arg(long, value_name = "SECONDS", default_value_t = Assumptions::default().utterance_seconds)]
     utterance: f64,
     /// Target tokens in a second of speech
-    #[arg(long, value_name = "N", default_value_t = 3.5)]
+    #[arg(long, value_name = "N", default_value_t = Assumptions::default().tokens_per_second)]
     tokens: f64,
     /// Prints JSON instead of a table
     #[arg(long)]

@@ -9,7 +9,9 @@ use super::ConfigFile;
 use crate::checkpoint::run_dir::{self, Resume};
 use crate::config::{RunConfig, load};
 use crate::dist::{self, Collective};
+use crate::plan::{Assumptions, GIB, plan};
 use crate::train::{Trainer, set_threads};
+use echat_kernels::{MEMORY_ADVICE, MEMORY_FULL};
 use echat_launch::World;
 
 /// Trains what a configuration describes; under mpirun with one process per rank
@@ -28,7 +30,28 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let resolved = loaded.resolved_toml()?;
     set_threads(loaded.config.output.threads, &world)?;
     let dist = loaded.config.dist.clone();
-    dist::run(world, &dist, |collective| train(&loaded.config, resolved, &args.resume, collective))
+    let ranks = world.size;
+    dist::run(world, &dist, |collective| {
+        train(&loaded.config, resolved, &args.resume, collective).map_err(|e| foretold(e, &loaded.config, ranks))
+    })
+}
+
+/// `error` with what `echat plan` foretells, if it is that a GPU's memory is full.
+fn foretold(error: anyhow::Error, config: &RunConfig, ranks: usize) -> anyhow::Error {
+    let text = match format!("{error:#}") {
+        text if text.contains(MEMORY_FULL) => text,
+        // The tensor library's own words.
+        text if text.contains("CUDA_ERROR_OUT_OF_MEMORY") => format!("{MEMORY_FULL} ({text}); {MEMORY_ADVICE}"),
+        _ => return error,
+    };
+    match plan(config, &Assumptions { ranks, ..Assumptions::default() }) {
+        Ok(plan) => anyhow::anyhow!(
+            "{text}: for this one {:.3} GiB, in micro-batches of {:.1} s of speech",
+            plan.memory.total() / GIB,
+            plan.micro_batch.seconds
+        ),
+        Err(_) => error,
+    }
 }
 
 fn train(config: &RunConfig, resolved: String, resume: &Resume, collective: &mut dyn Collective) -> anyhow::Result<()> {
