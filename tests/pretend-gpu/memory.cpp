@@ -65,7 +65,10 @@ CUresult allocate(Address *address, size_t bytes, Stream *stream) {
   gpu->used += bytes;
   gpu->most = std::max(gpu->most, gpu->used);
   Address at = *address;
-  allocations()[at] = Allocation{bytes, gpu};
+  Allocation allocation;
+  allocation.bytes = bytes;
+  allocation.gpu = gpu;
+  allocations()[at] = allocation;
   enqueue(stream, [=] {
     allocations()[at].life = Life::Here;
     std::memset(bytes_at(at), NANS, bytes);
@@ -76,12 +79,13 @@ CUresult allocate(Address *address, size_t bytes, Stream *stream) {
 
 CUresult release(Address address, Stream *stream) {
   auto found = allocations().find(address);
-  if (found == allocations().end() || found->second.life == Life::Freed) return INVALID_VALUE;
+  if (found == allocations().end() || found->second.given_back) return INVALID_VALUE;
+  found->second.given_back = true;
   size_t bytes = found->second.bytes;
   found->second.gpu->used -= bytes;
   enqueue(stream, [=] {
     Allocation &allocation = allocations()[address];
-    if (allocation.life != Life::Here) fail(ILLEGAL_ADDRESS, "memory " + hex(address) + " is freed before it is there, or twice");
+    if (allocation.life != Life::Here) fail(ILLEGAL_ADDRESS, "memory " + hex(address) + " is freed before it is there");
     else if (!guards_hold(address, bytes)) fail(ILLEGAL_ADDRESS, "something wrote beside memory " + hex(address) + " of " + std::to_string(bytes) + " bytes");
     allocation.life = Life::Freed;
     std::memset(bytes_at(address), NANS, bytes);
@@ -130,7 +134,7 @@ bool is_pinned(const void *memory, size_t bytes) {
 void report_memory(FILE *file) {
   size_t count = 0, bytes = 0, largest = 0, most = 0;
   for (const auto &[address, allocation] : allocations()) {
-    if (allocation.life != Life::Here) continue;
+    if (allocation.given_back) continue;
     count++;
     bytes += allocation.bytes;
     largest = std::max(largest, allocation.bytes);

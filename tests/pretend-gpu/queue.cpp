@@ -136,7 +136,7 @@ __attribute__((constructor)) static void report_at_exit() {
     const char *path = variable("PRETEND_GPU_REPORT");
     FILE *file = path == nullptr ? nullptr : std::fopen(path, "a");
     if (file == nullptr) return;
-    std::fprintf(file, "rank=%d launches=%llu fault=%d ", rank(), static_cast<unsigned long long>(launches), sticky);
+    std::fprintf(file, "launches=%llu fault=%d ", static_cast<unsigned long long>(launches), sticky);
     report_memory(file);
     std::fclose(file);
   });

@@ -15,6 +15,8 @@ struct Allocation {
   size_t bytes;
   Gpu *gpu;
   Life life = Life::Promised;
+  // Given back by the program, be its turn still to come.
+  bool given_back = false;
 };
 
 // Memory of the GPU: what was given is full of NaN when its turn comes, and again when it is freed.

@@ -74,7 +74,7 @@ fn nccl_that_is_missing() {
 #[test]
 fn memory_that_is_full() {
     let gpus = Pretend::new().with("PRETEND_GPU_MEMORY", 34);
-    let parts = ["memory is full", "GiB", "echat plan", "data.micro_batch_seconds", "recompute"];
+    let parts = ["memory is full", "MiB more do not fit", "of 34.0 MiB are taken", "echat plan", "for this one 0.068 GiB", "data.micro_batch_seconds", "recompute"];
     expect_refused(&gpus, 1, &[], &parts);
 }
 
@@ -96,12 +96,12 @@ fn assert_goes_on(fault: &str, parts: &[&str]) {
 
 #[test]
 fn memory_that_forgets() {
-    assert_goes_on("214@2500", &["the GPU failed", "CUDA_ERROR_ECC_UNCORRECTABLE", "Xid"]);
+    assert_goes_on("214@8000", &["the GPU failed", "CUDA_ERROR_ECC_UNCORRECTABLE", "Xid"]);
 }
 
 #[test]
 fn a_kernel_that_reads_where_nothing_is() {
-    assert_goes_on("700@2500", &["the GPU failed", "CUDA_ERROR_ILLEGAL_ADDRESS", "Xid"]);
+    assert_goes_on("700@8000", &["the GPU failed", "CUDA_ERROR_ILLEGAL_ADDRESS", "Xid"]);
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn a_peer_that_never_comes() {
 
 #[test]
 fn a_communicator_that_fails() {
-    let gpus = Pretend::new().with("PRETEND_GPUS", 2).with("PRETEND_NCCL_FAULT", "6@40");
+    let gpus = Pretend::new().with("PRETEND_GPUS", 2).with("PRETEND_NCCL_FAULT", "6@5");
     expect_refused(&gpus, 2, &[TIMEOUT], &["NCCL", "remote process exited", "as PRETEND_NCCL_FAULT says"]);
 }
 

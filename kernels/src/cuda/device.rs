@@ -211,11 +211,16 @@ pub(super) fn explained(error: candle_core::Error, bytes: usize, like: &Tensor) 
     if !text.contains("OUT_OF_MEMORY") && !text.contains("out of memory") {
         return error.into();
     }
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let taken = memory(like.device()).map_or_else(
         |_| String::new(),
-        |m| format!(" ({:.1} of {:.1} GiB are taken)", gib(m.total - m.free), gib(m.total)),
+        |m| format!(" ({} of {} are taken)", shown(m.total - m.free), shown(m.total)),
     );
-    let message = format!("{MEMORY_FULL}: {:.3} GiB more do not fit{taken}; {MEMORY_ADVICE}", gib(bytes as u64));
+    let message = format!("{MEMORY_FULL}: {} more do not fit{taken}; {MEMORY_ADVICE}", shown(bytes as u64));
     Error::Value { op: "cuda", message }
+}
+
+/// Bytes as people read them.
+fn shown(bytes: u64) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 1024.0 { format!("{mib:.1} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
 }
