@@ -60,7 +60,12 @@ fn a_gpu_that_is_too_old() {
 #[test]
 fn a_library_that_is_missing() {
     for (file, name) in [("libcublas.so", "cuBLAS"), ("libcublasLt", "cuBLASLt"), ("libcurand", "cuRAND")] {
-        expect_refused(&Pretend::without(file), 1, &[], &[&format!("{name} is missing"), "LD_LIBRARY_PATH", "pip: nvidia-"]);
+        expect_refused(
+            &Pretend::without(file),
+            1,
+            &[],
+            &[&format!("{name} is missing"), "LD_LIBRARY_PATH", "pip: nvidia-"],
+        );
     }
     expect_refused(&Pretend::without("libnvrtc"), 1, &[], &["libnvrtc", "pip: nvidia-cuda-nvrtc"]);
 }
@@ -74,39 +79,43 @@ fn nccl_that_is_missing() {
 #[test]
 fn memory_that_is_full() {
     let gpus = Pretend::new().with("PRETEND_GPU_MEMORY", 34);
-    let parts = ["memory is full", "MiB more do not fit", "of 34.0 MiB are taken", "echat plan", "for this one 0.068 GiB", "data.micro_batch_seconds", "recompute"];
+    let parts = [
+        "memory is full",
+        "MiB more do not fit",
+        "of 34.0 MiB are taken",
+        "echat plan",
+        "for this one 0.068 GiB",
+        "data.micro_batch_seconds",
+        "recompute",
+    ];
     expect_refused(&gpus, 1, &[], &parts);
 }
 
-/// A fault in the middle of a run ends it with a line, and the run goes on from its last checkpoint.
-fn assert_goes_on(fault: &str, parts: &[&str]) {
-    let fixture = Fixture::new();
-    let sets = ["checkpoint.every_steps=5", "train.steps=12"];
-    let outcome = train(&fixture, &Pretend::new().with("PRETEND_GPU_FAULT", fault), 1, &sets);
-    assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    outcome.expect_error(parts);
-    assert!(fixture.checkpoint("run", 5).exists() && !fixture.checkpoint("run", 12).exists());
-    let sets = [&[GPU, "validation.samples=0"], &sets[..]].concat();
-    let resumed = fixture.train_args("stage1.toml", "run", &sets, &["--resume", "auto"]);
-    Pretend::new().start(1, &resumed).wait().expect_success().expect_said(&["step", "12"]);
-    let whole = fixture.train_args("stage1.toml", "whole", &sets, &[]);
-    Pretend::new().start(1, &whole).wait().expect_success();
-    assert_eq!(fixture.weights("whole", 12), fixture.weights("run", 12));
-}
-
 #[test]
-fn memory_that_forgets() {
-    assert_goes_on("214@8000", &["the GPU failed", "CUDA_ERROR_ECC_UNCORRECTABLE", "Xid"]);
+fn memory_that_forgets_ends_a_run_that_goes_on_from_its_last_checkpoint() {
+    let fixture = Fixture::new();
+    let sets = ["checkpoint.every_steps=4", "train.steps=8"];
+    let outcome = train(&fixture, &Pretend::new().with("PRETEND_GPU_FAULT", "214@6000"), 1, &sets);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    outcome.expect_error(&["the GPU failed", "CUDA_ERROR_ECC_UNCORRECTABLE", "Xid"]);
+    assert!(fixture.checkpoint("run", 4).exists() && !fixture.checkpoint("run", 8).exists());
+    let sets = [&[GPU, "validation.samples=0"], &sets[..]].concat();
+    for (run, more) in [("run", &["--resume", "auto"][..]), ("whole", &[])] {
+        Pretend::new().start(1, &fixture.train_args("stage1.toml", run, &sets, more)).wait().expect_success();
+    }
+    assert_eq!(fixture.weights("whole", 8), fixture.weights("run", 8));
 }
 
 #[test]
 fn a_kernel_that_reads_where_nothing_is() {
-    assert_goes_on("700@8000", &["the GPU failed", "CUDA_ERROR_ILLEGAL_ADDRESS", "Xid"]);
+    let gpus = Pretend::new().with("PRETEND_GPU_FAULT", "700@2000");
+    expect_refused(&gpus, 1, &[], &["the GPU failed", "CUDA_ERROR_ILLEGAL_ADDRESS", "Xid"]);
 }
 
 #[test]
 fn two_ranks_on_one_gpu() {
-    let parts = ["rank 0 and rank 1", "have the same GPU (Pretend GPU)", "mpirun --npernode", "dist.collective = \"mpi\""];
+    let parts =
+        ["rank 0 and rank 1", "have the same GPU (Pretend GPU)", "mpirun --npernode", "dist.collective = \"mpi\""];
     expect_refused(&Pretend::new(), 2, &[], &parts);
     expect_refused(&Pretend::new().with("PRETEND_GPUS", 2), 3, &[], &["3 ranks and 2 GPUs", "mpirun --npernode 2"]);
 }

@@ -211,10 +211,8 @@ pub(super) fn explained(error: candle_core::Error, bytes: usize, like: &Tensor) 
     if !text.contains("OUT_OF_MEMORY") && !text.contains("out of memory") {
         return error.into();
     }
-    let taken = memory(like.device()).map_or_else(
-        |_| String::new(),
-        |m| format!(" ({} of {} are taken)", shown(m.total - m.free), shown(m.total)),
-    );
+    let taken = memory(like.device())
+        .map_or_else(|_| String::new(), |m| format!(" ({} of {} are taken)", shown(m.total - m.free), shown(m.total)));
     let message = format!("{MEMORY_FULL}: {} more do not fit{taken}; {MEMORY_ADVICE}", shown(bytes as u64));
     Error::Value { op: "cuda", message }
 }
