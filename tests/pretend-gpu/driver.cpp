@@ -2,7 +2,7 @@
 //
 // PRETEND_GPUS (1): how many there are. PRETEND_GPU_MEMORY (MiB): of each. PRETEND_GPU_CAPABILITY (9.0). PRETEND_GPU_NAMES: of each, by commas. PRETEND_GPU_DRIVER
 // (13000): the CUDA version it is for. PRETEND_GPU_FAULT (CODE@N, or CODE@N:RANK): what all calls return once N kernels were done. PRETEND_GPU_REPORT: a file that
-// gets a line at the process's end.
+// gets a line at the process's end. PRETEND_GPU_ORDER: gpu.h.
 #include "state.h"
 
 #include <chrono>
@@ -184,6 +184,8 @@ API cuStreamCreate(Stream **stream, unsigned) {
 API cuStreamCreateWithPriority(Stream **stream, unsigned, int) {
   IN_CONTEXT
   *stream = new_stream(context);
+  const char *order = variable("PRETEND_GPU_ORDER");
+  (*stream)->early = order != nullptr && std::strcmp(order, "early") == 0;
   return SUCCESS;
 }
 // What is on it goes on.

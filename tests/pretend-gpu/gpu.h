@@ -1,7 +1,8 @@
 // What the pretend libraries share: libcuda.so.1 has it, the others are linked to that.
 //
 // Work put on a stream is kept in its queue and done as late as the driver's documentation lets it be: when the host waits for it, or for
-// something behind an event after it. Streams are ordered against each other by events alone.
+// something behind an event after it. Streams are ordered against each other by events alone. With PRETEND_GPU_ORDER=early streams that were made with a
+// priority do theirs as early as they may instead: what they have to wait for and do not is not there yet.
 #pragma once
 
 #include <cstddef>
@@ -47,6 +48,8 @@ struct Stream {
   uint64_t queued = 0, done = 0;
   // Tasks in the queue that wait for other processes.
   size_t of_others = 0;
+  // Does its work as early as it may.
+  bool early = false;
 };
 
 struct Event {

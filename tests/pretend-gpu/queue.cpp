@@ -31,6 +31,24 @@ void come_on() {
     }
   }).detach();
 }
+
+bool is_pending(Place place) { return place.stream != nullptr && place.stream->done < place.number; }
+
+void pop(Stream *stream) {
+  stream->of_others -= stream->queue.front().of_others;
+  stream->queue.pop_front();
+  stream->done++;
+}
+
+// Has streams that are early do what waits for nothing.
+void go_ahead() {
+  for (Stream *stream : streams())
+    while (stream->early && !stream->queue.empty() && sticky == SUCCESS) {
+      const Task &task = stream->queue.front();
+      if (is_pending(task.after) || (task.work && !task.work())) break;
+      pop(stream);
+    }
+}
 }  // namespace
 
 // Never destroyed: other threads may hold it when the process ends.
@@ -89,6 +107,7 @@ void enqueue(Stream *stream, Work work, bool of_others) {
   stream->queue.push_back(std::move(task));
   stream->queued++;
   stream->of_others += of_others;
+  if (stream->early) go_ahead();
   if (of_others) come_on();
 }
 
@@ -98,18 +117,23 @@ void wait_for(Stream *stream, Place place) {
   task.after = place;
   stream->queue.push_back(std::move(task));
   stream->queued++;
+  if (stream->early) go_ahead();
 }
 
 Place end_of(Stream *stream) { return Place{stream, stream->queued}; }
 
 bool reach(Place place) {
   Stream *stream = place.stream;
-  while (stream != nullptr && stream->done < place.number && sticky == SUCCESS) {
-    Task &task = stream->queue.front();
-    if (!reach(task.after) || (task.work && !task.work())) return false;
-    stream->of_others -= task.of_others;
-    stream->queue.pop_front();
-    stream->done++;
+  while (is_pending(place) && sticky == SUCCESS) {
+    const Task &task = stream->queue.front();
+    if (is_pending(task.after)) {
+      // Streams that are early may go on meanwhile, this one among them.
+      if (!reach(task.after)) return false;
+      continue;
+    }
+    if (task.work && !task.work()) return false;
+    pop(stream);
+    if (!stream->early) go_ahead();
   }
   return true;
 }
