@@ -27,7 +27,7 @@ const MPI: &str = "dist.collective=\"mpi\"";
 const NCCL: &str = "dist.collective=\"nccl\"";
 
 fn trained(fixture: &Fixture, ranks: usize, run: &str, collective: &str) -> Metrics {
-    let sets = [CUDA, collective, "train.steps=10", "checkpoint.every_steps=0", "validation.samples=0"];
+    let sets = [CUDA, collective, "train.steps=6", "checkpoint.every_steps=0", "validation.samples=0"];
     fixture.trained(ranks, "stage1.toml", run, &sets)
 }
 

@@ -94,16 +94,16 @@ fn memory_that_is_full() {
 #[test]
 fn memory_that_forgets_ends_a_run_that_goes_on_from_its_last_checkpoint() {
     let fixture = Fixture::new();
-    let sets = ["checkpoint.every_steps=4", "train.steps=8"];
-    let outcome = train(&fixture, &Pretend::new().with("PRETEND_GPU_FAULT", "214@6000"), 1, &sets);
+    let sets = ["checkpoint.every_steps=3", "train.steps=6"];
+    let outcome = train(&fixture, &Pretend::new().with("PRETEND_GPU_FAULT", "214@4500"), 1, &sets);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     outcome.expect_error(&["the GPU failed", "CUDA_ERROR_ECC_UNCORRECTABLE", "Xid"]);
-    assert!(fixture.checkpoint("run", 4).exists() && !fixture.checkpoint("run", 8).exists());
+    assert!(fixture.checkpoint("run", 3).exists() && !fixture.checkpoint("run", 6).exists());
     let sets = [&[GPU, "validation.samples=0"], &sets[..]].concat();
     for (run, more) in [("run", &["--resume", "auto"][..]), ("whole", &[])] {
         Pretend::new().start(1, &fixture.train_args("stage1.toml", run, &sets, more)).wait().expect_success();
     }
-    assert_eq!(fixture.weights("whole", 8), fixture.weights("run", 8));
+    assert_eq!(fixture.weights("whole", 6), fixture.weights("run", 6));
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_peer_that_never_comes() {
 
 #[test]
 fn a_communicator_that_fails() {
-    let gpus = Pretend::new().with("PRETEND_GPUS", 2).with("PRETEND_NCCL_FAULT", "6@5");
+    let gpus = Pretend::new().with("PRETEND_GPUS", 2).with("PRETEND_NCCL_FAULT", "6@3");
     expect_refused(&gpus, 2, &[TIMEOUT], &["NCCL", "remote process exited", "as PRETEND_NCCL_FAULT says"]);
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 const CPU: &str = "dist.device=\"cpu\"";
 const GPU: &str = "dist.device=\"cuda\"";
-const SHORT: [&str; 3] = ["train.steps=8", "checkpoint.every_steps=0", "validation.samples=0"];
+const SHORT: [&str; 3] = ["train.steps=5", "checkpoint.every_steps=0", "validation.samples=0"];
 
 /// What the pretend driver wrote of a process at its end, by name.
 fn left(report: &Path) -> BTreeMap<String, u64> {
@@ -71,13 +71,13 @@ fn a_resumed_run_is_bitwise_the_uninterrupted_one() {
     let fixture = Fixture::new();
     let gpus = Pretend::new().with("PRETEND_GPUS", 2);
     let train = |run: &str, steps: &str, more: &[&str]| {
-        let sets = [GPU, "checkpoint.every_steps=5", steps];
+        let sets = [GPU, "checkpoint.every_steps=3", steps];
         gpus.start(2, &fixture.train_args("stage1.toml", run, &sets, more)).wait().expect_success();
     };
-    train("whole", "train.steps=12", &[]);
-    train("halved", "train.steps=5", &[]);
-    train("halved", "train.steps=12", &["--resume", "auto"]);
-    assert_eq!(fixture.weights("whole", 12), fixture.weights("halved", 12));
+    train("whole", "train.steps=6", &[]);
+    train("halved", "train.steps=3", &[]);
+    train("halved", "train.steps=6", &["--resume", "auto"]);
+    assert_eq!(fixture.weights("whole", 6), fixture.weights("halved", 6));
 }
 
 #[test]
