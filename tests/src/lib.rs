@@ -5,6 +5,7 @@
 mod corpus;
 mod metrics;
 mod model;
+mod pretend;
 mod process;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub use corpus::{EMOTIONS, write_wav};
 pub use metrics::{Metrics, assert_close};
+pub use pretend::Pretend;
 pub use process::{Outcome, Running, signal};
 use tempfile::TempDir;
 

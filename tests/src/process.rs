@@ -35,8 +35,7 @@ pub struct Outcome {
 /// an old one would say nothing.
 fn binary() -> &'static Path {
     static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
-        let path = std::env::current_exe().unwrap();
-        let path = path.parent().unwrap().parent().unwrap().join("echat");
+        let path = target().join("echat");
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let sources = ["kernels/src", "launch/src", "trainer/src"].map(|dir| newest(&root.join(dir)));
         let built = path.metadata().and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -45,6 +44,11 @@ fn binary() -> &'static Path {
         path
     });
     &BINARY
+}
+
+/// Where cargo puts what it builds for this profile.
+pub(crate) fn target() -> PathBuf {
+    std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned()
 }
 
 /// When a file below `dir` was last changed.
@@ -58,13 +62,18 @@ fn newest(dir: &Path) -> SystemTime {
 impl Running {
     /// Starts `echat ARGS` on `ranks` ranks.
     pub fn start(ranks: usize, args: &[String]) -> Self {
+        Self::start_with(ranks, args, &[])
+    }
+
+    /// The same with variables of the environment, for ranks on this machine.
+    pub fn start_with(ranks: usize, args: &[String], env: &[(String, String)]) -> Self {
         let mut command = Command::new(binary());
         if ranks > 1 {
             command = Command::new("mpirun");
             command.args(["--oversubscribe", "--bind-to", "none", "-n", &ranks.to_string()]).arg(binary());
             command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
         }
-        command.args(args);
+        command.args(args).envs(env.iter().map(|(name, value)| (name, value)));
         Self::spawn(command, ranks, args)
     }
 

@@ -27,7 +27,8 @@ const MPI: &str = "dist.collective=\"mpi\"";
 const NCCL: &str = "dist.collective=\"nccl\"";
 
 fn trained(fixture: &Fixture, ranks: usize, run: &str, collective: &str) -> Metrics {
-    fixture.trained(ranks, "stage1.toml", run, &[CUDA, collective, "checkpoint.every_steps=0", "validation.samples=0"])
+    let sets = [CUDA, collective, "train.steps=6", "checkpoint.every_steps=0", "validation.samples=0"];
+    fixture.trained(ranks, "stage1.toml", run, &sets)
 }
 
 fn assert_same(one: &Metrics, several: &Metrics) {

@@ -12,7 +12,11 @@ use super::library;
 use crate::{Error, Result};
 
 /// The libraries that a GPU cannot be used without, what each is, and how pip calls it.
-const NEEDED: [(&str, &str, &str); 2] = [("cublas", "cuBLAS", "nvidia-cublas"), ("curand", "cuRAND", "nvidia-curand")];
+const NEEDED: [(&str, &str, &str); 3] = [
+    ("cublas", "cuBLAS", "nvidia-cublas"),
+    ("cublasLt", "cuBLASLt", "nvidia-cublas"),
+    ("curand", "cuRAND", "nvidia-curand"),
+];
 
 /// The least compute capability the kernels run on: bf16 and asynchronous copies begin there.
 pub(super) const LEAST_CAPABILITY: (i32, i32) = (8, 0);
@@ -84,6 +88,7 @@ pub fn open(ordinal: usize) -> Result<Device> {
         let how = format!("lib{file}.so is not among the system's libraries nor in LD_LIBRARY_PATH (pip: {pip})");
         return Err(failed(&format!("{name} is missing"), how));
     }
+    new_enough()?;
     let device = CudaDevice::new_with_stream(ordinal)?;
     // SAFETY: the engine orders its streams itself; memory is freed on the stream that used it.
     unsafe { device.disable_event_tracking() };
@@ -96,6 +101,25 @@ pub fn open(ordinal: usize) -> Result<Device> {
     }
     keep_memory(&device)?;
     Ok(device)
+}
+
+/// Errors unless the driver is as new as the toolkit this was built with: an older one lacks functions, and compiles no kernel of it.
+fn new_enough() -> Result<()> {
+    let mut version = 0;
+    // SAFETY: the pointer is to a live integer.
+    let code = unsafe { sys::cuDriverGetVersion(&mut version) };
+    code.result().map_err(|e| failed("NVIDIA's driver does not answer (nvidia-smi says more)", e))?;
+    let least = sys::CUDA_VERSION as i32;
+    if version >= least {
+        return Ok(());
+    }
+    let shown = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
+    let (is, wants) = (shown(version), shown(least));
+    let what = format!("it is for CUDA {is}, and this echat was built with CUDA {wants}");
+    Err(failed(
+        "NVIDIA's driver is too old",
+        format!("{what}: install a newer driver, or build with CUDA {is} (docs/cuda.md says which goes with which)"),
+    ))
 }
 
 pub(super) fn cuda(device: &Device) -> Result<&CudaDevice> {
@@ -186,11 +210,14 @@ pub(super) fn explained(error: candle_core::Error, shape: &Shape, dtype: DType, 
     if !error.to_string().contains("OUT_OF_MEMORY") {
         return error.into();
     }
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    let taken = memory(device).map_or_else(
-        |_| String::new(),
-        |m| format!(" ({:.1} of {:.1} GiB are taken)", gib(m.total - m.free), gib(m.total)),
-    );
+    let taken = memory(device)
+        .map_or_else(|_| String::new(), |m| format!(" ({} of {} are taken)", shown(m.total - m.free), shown(m.total)));
     let bytes = (shape.elem_count() * dtype.size_in_bytes()) as u64;
-    Error::OutOfMemory { what: format!("{shape:?} of {dtype:?}, {:.3} GiB, do not fit on the GPU{taken}", gib(bytes)) }
+    Error::OutOfMemory { what: format!("{shape:?} of {dtype:?}, {}, do not fit on the GPU{taken}", shown(bytes)) }
+}
+
+/// Bytes as people read them.
+fn shown(bytes: u64) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 1024.0 { format!("{mib:.1} MiB") } else { format!("{:.1} GiB", mib / 1024.0) }
 }

@@ -63,6 +63,8 @@ struct Fiber {
   void *top = nullptr;
   State state = State::Done;
   alignas(64) u8 exchanged[64];
+  u8 turned[2][8];
+  u32 turn = 0;
   std::vector<Copy> open;
   std::vector<std::vector<Copy>> groups;
   std::vector<size_t> unfenced;  // Those that it copied.
@@ -79,6 +81,8 @@ struct Machine {
   std::vector<u8> unfenced;  // For 16 bytes each: whether they were copied, and products not told.
   void *scheduler = nullptr;
   u32 current = 0;
+  // Which way the threads of a warp follow each other.
+  bool backwards = false;
   const Kernel *kernel = nullptr;
   void *const *args = nullptr;
 };
@@ -110,6 +114,15 @@ void arrive(Fiber &fiber, std::vector<Copy> &copies) {
 void leave(State state) {
   Fiber &fiber = machine.fibers[machine.current];
   fiber.state = state;
+  // On to the next of the warp that can go on; without one the scheduler sees whether they can be released.
+  const u32 last = machine.backwards ? 0 : 31;
+  for (u32 next = machine.current; next % 32 != last;) {
+    next += machine.backwards ? u32(-1) : 1;
+    if (machine.fibers[next].state != State::Ready) continue;
+    machine.current = next;
+    threadIdx.x = next;
+    return echat_switch(&fiber.top, machine.fibers[next].top);
+  }
   echat_switch(&fiber.top, machine.scheduler);
 }
 
@@ -132,6 +145,7 @@ void prepare(Fiber &fiber) {
   fiber.products.clear();
   fiber.may_multiply = false;
   fiber.asked = 0;
+  fiber.turn = 0;
   // As echat_switch leaves a stack: six registers, then where to return to; a function begins with the stack 8 past a multiple of 16.
   void **top = reinterpret_cast<void **>(fiber.stack + STACK - 64);
   *--top = nullptr;
@@ -161,12 +175,12 @@ bool release(u32 first, u32 last, State waiting) {
 }
 
 // Lets a warp's threads run until all wait for the block or have ended. Whether any ran.
-bool run_warp(u32 first, bool backwards) {
+bool run_warp(u32 first) {
   bool ran = false;
   for (bool goes_on = true; goes_on; ran |= goes_on) {
     goes_on = false;
-    for (u32 i = 0; i < 32; i++) {
-      u32 thread = first + (backwards ? 31 - i : i);
+    for (u32 i = 0; i < 32 && !goes_on; i++) {
+      u32 thread = first + (machine.backwards ? 31 - i : i);
       if (machine.fibers[thread].state != State::Ready) continue;
       resume(thread);
       goes_on = true;
@@ -180,9 +194,10 @@ void run_block(u32 threads, bool backwards) {
   for (u32 i = 0; i < threads; i++) prepare(machine.fibers[i]);
   std::memset(machine.shared.data(), 0xff, machine.shared.size());
   machine.unfenced.assign(machine.shared_size / 16, false);
+  machine.backwards = backwards;
   for (bool goes_on = true; goes_on; goes_on |= release(0, threads, State::Block)) {
     goes_on = false;
-    for (u32 i = 0; i < threads; i += 32) goes_on |= run_warp(backwards ? threads - 32 - i : i, backwards);
+    for (u32 i = 0; i < threads; i += 32) goes_on |= run_warp(backwards ? threads - 32 - i : i);
   }
   for (u32 i = 0; i < threads; i++)
     if (machine.fibers[i].state != State::Done) fail("its threads wait for each other");
@@ -317,6 +332,8 @@ void proxy_fence() {
 u8 *shared_memory() { return reinterpret_cast<u8 *>((reinterpret_cast<uintptr_t>(machine.shared.data()) + 127) / 128 * 128); }
 void wait_warp() { leave(State::Warp); }
 void wait_block() { leave(State::Block); }
+u32 next_turn() { return machine.fibers[machine.current].turn ^= 1; }
+u8 *turned(u32 turn, u32 lane) { return machine.fibers[machine.current / 32 * 32 + lane].turned[turn]; }
 u8 *exchange(u32 lane) { return machine.fibers[machine.current / 32 * 32 + lane].exchanged; }
 
 void expect_aligned(const void *p) {
@@ -341,6 +358,14 @@ void copy_wait(int newest) {
 
 void add(const char *name, Kernel kernel) { kernels().emplace(name, kernel); }
 }  // namespace emulator
+
+// The kinds of the `count` arguments of kernel `name`; null if there is none.
+extern "C" const u32 *echat_emulated_kinds(const char *name, u32 *count) {
+  auto found = emulator::kernels().find(name);
+  if (found == emulator::kernels().end()) return nullptr;
+  *count = found->second.count;
+  return found->second.kinds;
+}
 
 // Runs kernel `name` with `count` arguments of the given kinds. 0, or 1: no such kernel, 2: another number of arguments, 100 + i: argument i is of another kind.
 extern "C" int echat_emulate(const char *name, const u32 *grid, u32 threads, size_t shared, void *const *args, const u32 *kinds, u32 count) {

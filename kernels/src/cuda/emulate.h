@@ -46,6 +46,9 @@ void wait_warp();
 void wait_block();
 // 64 bytes of each lane that the whole warp may read.
 u8 *exchange(u32 lane);
+// Begins this thread's next exchange of 8 bytes: of two places in turn, so that who is ahead does not overwrite what others still read.
+u32 next_turn();
+u8 *turned(u32 turn, u32 lane);
 // Ends the program unless `p` is a multiple of 16.
 void expect_aligned(const void *p);
 void copy_async(void *to, const void *from, bool wanted);
@@ -102,11 +105,11 @@ template <typename... A, void (*F)(A...)> struct Entry<F> {
 };
 
 template <typename T> T shuffle(T value, u32 from) {
-  u32 lane = threadIdx.x % 32;
-  std::memcpy(exchange(lane), &value, sizeof(T));
+  static_assert(sizeof(T) <= 8);
+  u32 turn = next_turn();
+  std::memcpy(turned(turn, threadIdx.x % 32), &value, sizeof(T));
   wait_warp();
-  std::memcpy(&value, exchange(from % 32), sizeof(T));
-  wait_warp();
+  std::memcpy(&value, turned(turn, from % 32), sizeof(T));
   return value;
 }
 }  // namespace emulator

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use echat_kernels::tensor;
+
 use super::state::Progress as Counters;
 use super::{Model, Result, Sums, Validation, Work};
 use crate::autograd::{Error, Param};
@@ -251,7 +253,7 @@ impl Watch {
 
 /// Softmax of raw layer weights.
 fn shares(weights: &Param) -> Result<Vec<f64>> {
-    let raw: Vec<f32> = weights.tensor().to_vec1().map_err(Error::from)?;
+    let raw = tensor::to_host(&weights.tensor())?;
     let exps: Vec<f64> = raw.iter().map(|&w| f64::from(w).exp()).collect();
     let sum: f64 = exps.iter().sum();
     Ok(exps.into_iter().map(|e| e / sum).collect())
