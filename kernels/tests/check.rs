@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use candle_core::Device;
-use echat_kernels::check::{Compared, other_paths, run};
+#[cfg(feature = "emulate")]
+use echat_kernels::check::other_paths;
+use echat_kernels::check::{Compared, run};
 
 fn failures(compared: &[Compared]) -> Vec<&Compared> {
     compared.iter().filter(|c| !c.holds()).collect()
