@@ -14,4 +14,7 @@ pub mod model;
 pub mod nn;
 pub mod optim;
 pub mod plan;
+mod say;
 pub mod train;
+
+pub use say::{one_line, say};

@@ -1,13 +1,14 @@
 //! The `echat` binary: parses, calls, prints errors.
 
 use std::{
-    io::{self, Write},
+    io,
     panic::{self, AssertUnwindSafe, PanicHookInfo},
     process::ExitCode,
 };
 
 use clap::Parser;
 use echat::cli::{self, Cli};
+use echat::{one_line, say};
 
 /// Tensors come and go every step: this allocator keeps their pages instead of returning them to the system each time.
 #[global_allocator]
@@ -61,15 +62,6 @@ fn report_bug(info: &PanicHookInfo<'_>) {
     say(&format!("error: a bug in echat at {place}: {message}; please report it with the command and this line"));
 }
 
-fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
-}
-
-/// `eprintln!` would panic if standard error is closed.
-fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::panic)]
@@ -87,10 +79,5 @@ mod tests {
     fn causes_are_said_once() {
         let error = anyhow::anyhow!("disk full").context("cannot write x: disk full").context("saving step 3");
         assert_eq!(with_causes(&error), "saving step 3: cannot write x: disk full");
-    }
-
-    #[test]
-    fn errors_are_one_line() {
-        assert_eq!(one_line("a\n  b\n\nc\n"), "a; b; c");
     }
 }

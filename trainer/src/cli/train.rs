@@ -10,6 +10,7 @@ use crate::checkpoint::run_dir::{self, Resume};
 use crate::config::{RunConfig, load};
 use crate::dist::{self, Collective};
 use crate::plan::{Assumptions, memory_line, plan};
+use crate::say;
 use crate::train::{Trainer, set_threads};
 use echat_launch::World;
 
@@ -94,9 +95,7 @@ fn start(config: &RunConfig, resume: &Resume, collective: &mut dyn Collective) -
 fn prepare(config: &RunConfig, resume: &Resume) -> anyhow::Result<Option<PathBuf>> {
     let dir = &config.output.dir;
     let start = run_dir::prepare(dir, resume)?;
-    for warning in &start.warnings {
-        eprintln!("warning: {warning}");
-    }
+    start.warnings.iter().for_each(|w| say(&format!("warning: {w}")));
     Ok(start.from)
 }
 

@@ -10,6 +10,7 @@ use super::Overrides;
 use crate::checkpoint::run_dir;
 use crate::config::{RunConfig, load_text};
 use crate::dist;
+use crate::say;
 use crate::train::{Model, SavedState};
 
 /// Which model.
@@ -33,7 +34,7 @@ impl TrainedArgs {
     /// The configuration kept in the checkpoint, with the overrides.
     pub(crate) fn config(&self) -> anyhow::Result<(RunConfig, PathBuf)> {
         let (checkpoint, warnings) = run_dir::find(&self.checkpoint)?;
-        warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+        warnings.iter().for_each(|w| say(&format!("warning: {w}")));
         let state = SavedState::read(&checkpoint)?;
         let label = checkpoint.join("state.json");
         let loaded = load_text::<RunConfig>(&label, &state.config, &self.overrides.sets)?;
@@ -54,9 +55,7 @@ impl Trained {
     pub(crate) fn unsettled(config: RunConfig, checkpoint: &Path, device: &Device) -> anyhow::Result<Self> {
         let model = Model::frozen(&config, device)?;
         model.load(checkpoint)?;
-        for note in &model.built.notes {
-            eprintln!("{note}");
-        }
+        model.built.notes.iter().for_each(|note| say(note));
         Ok(Self { config, model, checkpoint: checkpoint.into() })
     }
 }

@@ -56,6 +56,14 @@ pub enum ConfigError {
         /// The argument.
         argument: String,
     },
+    /// The value of a `--set` argument begins as a string of TOML and is none.
+    #[error(
+        "--set {argument}: the value begins with a quote but is no TOML string; write it without quotes, or escape those inside"
+    )]
+    BadQuotes {
+        /// The argument.
+        argument: String,
+    },
     /// A key no section has.
     #[error("{at}: unknown key `{key}`; {hint}")]
     UnknownKey {

@@ -8,8 +8,9 @@ use toml::Value;
 use super::{
     ConfigError, Describe, Origin, Shape,
     check::Check,
-    source::{self, Layer, one_line},
+    source::{self, Layer},
 };
+use crate::one_line;
 
 /// A configuration and where its values came from.
 #[derive(Debug)]

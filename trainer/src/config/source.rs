@@ -12,6 +12,7 @@ use toml::{
 };
 
 use super::{ConfigError, Origin, Shape};
+use crate::one_line;
 
 /// A TOML table and where each of its keys (`a.b`, `a.list[0].c`) was written.
 #[derive(Debug, Default)]
@@ -146,7 +147,8 @@ fn walk_value(value: &DeValue<'_>, path: &str, record: &mut impl FnMut(String, u
     }
 }
 
-/// One `section.key=value`: the value is TOML; what is not TOML, or is meant for a string key, is taken as a bare string.
+/// One `section.key=value`: the value is TOML; what is not TOML, or is meant for a string key, is taken as a bare string,
+/// unless it begins with a quote.
 fn read_set(argument: &str, shape: &Shape) -> Result<Layer, ConfigError> {
     let bad = || ConfigError::BadSet { argument: argument.into() };
     let (key, text) = argument.split_once('=').ok_or_else(bad)?;
@@ -159,6 +161,7 @@ fn read_set(argument: &str, shape: &Shape) -> Result<Layer, ConfigError> {
     let wants_text = matches!(field_shape(shape, &parts), Some(Shape::Text(_) | Shape::Choice(_)));
     let mut value = match parsed {
         Some(value) if value.is_str() || !wants_text => value,
+        None if text.starts_with(['"', '\'']) => return Err(ConfigError::BadQuotes { argument: argument.into() }),
         _ => Value::String(text.into()),
     };
     let mut origins = BTreeMap::new();
@@ -202,10 +205,6 @@ pub(super) fn found(value: &Value) -> String {
         Value::Array(_) => "a list".into(),
         Value::Table(_) => "a table".into(),
     }
-}
-
-pub(super) fn one_line(message: &str) -> String {
-    message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 fn line_of(text: &str, at: usize) -> usize {

@@ -220,6 +220,11 @@ fn set_names_the_argument() {
         fails(text, &["train.steps=many"]),
         "--set train.steps=many: `train.steps` expects an integer from 0 to 4294967295, found the string \"many\""
     );
+    for argument in ["train.name=\"a \"b\"\"", "train.name='a"] {
+        let wanted =
+            "the value begins with a quote but is no TOML string; write it without quotes, or escape those inside";
+        assert_eq!(fails(text, &[argument]), format!("--set {argument}: {wanted}"));
+    }
 }
 
 #[test]

@@ -27,6 +27,7 @@ use echat_kernels::tensor;
 pub use echat_launch::World;
 
 use crate::config::{choice, section};
+use crate::{one_line, say};
 pub use device::{DeviceKind, device};
 pub use error::{Error, Result};
 pub use solo::Solo;
@@ -214,7 +215,7 @@ where
         Err(error) if collective.world().size > 1 => {
             let world = collective.world();
             speak_in_turn(world);
-            eprintln!("rank {} on {}: {}", world.rank, world.host, said_once(&format!("{error:#}")));
+            say(&format!("rank {} on {}: {}", world.rank, world.host, said_once(&format!("{error:#}"))));
             collective.abort(1)
         }
         result => result,
@@ -223,7 +224,7 @@ where
 
 /// In one line, and without a last cause that the message before it ends with already.
 fn said_once(error: &str) -> String {
-    let line = error.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    let line = one_line(error);
     let repeated = line.match_indices(": ").find(|(at, _)| line[..*at].ends_with(&line[at + 2..]));
     repeated.map_or(line.as_str(), |(at, _)| &line[..at]).to_owned()
 }

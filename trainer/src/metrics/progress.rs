@@ -9,6 +9,7 @@ use std::{
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{Record, names};
+use crate::say;
 
 /// Without a terminal, long work says how far it is this often.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -76,7 +77,7 @@ impl Work {
         self.bar.set_position(self.done);
         if self.bar.is_hidden() && self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
-            let _ = writeln!(io::stderr(), "{} of {} {}, {} to go", self.done, self.total, self.what, self.left());
+            say(&format!("{} of {} {}, {} to go", self.done, self.total, self.what, self.left()));
         }
     }
 
