@@ -94,6 +94,8 @@ impl Build {
         let mut tool = cc::Build::new();
         tool.cpp(true).std("c++17").opt_level(1).debug(false).warnings(false).define("ECHAT_EMULATE", None);
         tool.flag("-fno-strict-aliasing").flag("-Wno-unknown-pragmas").flag("-x").flag("c++");
+        // On a GPU what is not aligned ends the program, and here too.
+        tool.flag("-fsanitize=alignment").flag("-fsanitize-undefined-trap-on-error");
         let compiler = tool.try_get_compiler().map_err(|e| format!("no C++ compiler for `emulate`: {e}"))?;
         let object = |name: &str| self.out.join(name).with_extension("o");
         let compile = |source: &Path, name: &str| self.compile(&mut compiler.to_command(), "", source, &object(name));

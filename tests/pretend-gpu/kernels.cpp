@@ -9,9 +9,10 @@ extern "C" const u32 *echat_emulated_kinds(const char *name, u32 *count);
 
 namespace pretend {
 namespace {
-// What a block may have without asking, and with, as on H100.
-constexpr int SHARED_FOR_FREE = 48 << 10;
-constexpr int SHARED_AT_MOST = 227 << 10;
+// Dynamic shared memory that a block may have without asking, and with, as on H100, were all kernels to declare as much themselves as the one with most beside it.
+constexpr int DECLARED = 2 << 10;
+constexpr int SHARED_FOR_FREE = (48 << 10) - DECLARED;
+constexpr int SHARED_AT_MOST = (227 << 10) - DECLARED;
 // The kinds of `emulate.h` from which on arguments are pointers, and structs of pointers of so many.
 constexpr u32 POINTERS = 11, MANY = 21;
 constexpr size_t MAX_TENSORS = 64;

@@ -2,7 +2,7 @@
 //
 // A block's threads are fibers of one thread of the host: each runs until it waits for its warp or its block, and a warp until all of it waits for the block:
 // warps run as far ahead of each other as they may. Blocks with an odd number run their threads last to first, so that what one thread reads of another without waiting differs from what it expects. Asynchronous copies arrive at the last
-// moment. Shared memory begins as NaN in every block. Products of warpgroups end at the last moment too; what they read may not change until then, was to be made visible to them,
+// moment. Shared memory begins as NaN in every block. What is not aligned as its type wants it ends the program (a trap). Products of warpgroups end at the last moment too; what they read may not change until then, was to be made visible to them,
 // and a warpgroup's threads must all ask for the same ones.
 #pragma once
 

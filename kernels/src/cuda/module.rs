@@ -23,8 +23,8 @@ struct Loaded {
 
 static FUNCTIONS: LazyLock<Mutex<Functions>> = LazyLock::new(Mutex::default);
 
-/// Shared memory a block may have without asking.
-const SHARED_FOR_FREE: u32 = 48 << 10;
+/// Dynamic shared memory a block may have without asking: 48 KiB, less what a kernel itself declares.
+const SHARED_FOR_FREE: u32 = 32 << 10;
 
 /// Where the elements of `storage` lie on the device.
 pub(super) fn address(storage: &CudaStorage) -> Result<u64> {
