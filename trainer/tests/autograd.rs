@@ -26,13 +26,14 @@ fn mul(tape: &Tape, a: &Var, b: &Var) -> Var {
 }
 
 fn model(train: &[Group], bucket_bytes: usize) -> (Vec<Param>, Buckets) {
-    let mut params = Params::new();
+    let mut params = Params::training(&train.iter().copied().collect());
+    let mut add = |name, group, values: &[f32]| params.register(name, group, tensor(values), DType::F32).unwrap();
     let list = vec![
-        params.register("a", Group::Encoder, tensor(&[2.0, 3.0])).unwrap(),
-        params.register("b", Group::Connector, tensor(&[5.0, 7.0])).unwrap(),
-        params.register("c", Group::Decoder, tensor(&[11.0, 13.0])).unwrap(),
+        add("a", Group::Encoder, &[2.0, 3.0]),
+        add("b", Group::Connector, &[5.0, 7.0]),
+        add("c", Group::Decoder, &[11.0, 13.0]),
     ];
-    let buckets = params.train(&train.iter().copied().collect::<BTreeSet<_>>(), bucket_bytes).unwrap();
+    let buckets = params.lay_out(bucket_bytes).unwrap();
     (list, buckets)
 }
 
@@ -169,14 +170,30 @@ fn a_parameter_is_a_view_of_its_bucket() {
 }
 
 #[test]
-fn bf16_parameters_keep_f32_masters_and_gradients() {
-    let mut params = Params::new();
-    let half = tensor(&[1.5, 2.5]).to_dtype(DType::BF16).unwrap();
-    let p = params.register("w", Group::Connector, half).unwrap();
-    let buckets = params.train(&BTreeSet::from([Group::Connector]), 1).unwrap();
-    assert_eq!(p.tensor().dtype(), DType::BF16);
-    assert_eq!(buckets.get(0).master.dtype(), DType::F32);
-    assert_eq!(buckets.get(0).grad.dtype(), DType::F32);
+fn bf16_parameters_have_whole_f32_masters_and_f32_ones_beside_them_stay_f32() {
+    // Laid out last first: the bucket begins with the f32 one.
+    for names in [["f32", "bf16"], ["bf16", "f32"]] {
+        let mut params = Params::training(&BTreeSet::from([Group::Connector]));
+        let fine = 1.0 + f32::EPSILON;
+        for name in names {
+            let dtype = if name == "f32" { DType::F32 } else { DType::BF16 };
+            assert_eq!(params.made_in(Group::Connector, dtype), DType::F32);
+            params.register(name, Group::Connector, tensor(&[fine, 2.5]), dtype).unwrap();
+        }
+        let buckets = params.lay_out(1 << 20).unwrap();
+        let [bucket] = buckets.iter().collect::<Vec<_>>()[..] else { panic!("one bucket") };
+        assert_eq!(values(&bucket.master), [fine, 2.5, fine, 2.5]);
+        assert_eq!(bucket.grad.dtype(), DType::F32);
+        assert_eq!(values(&params.get("f32").unwrap().tensor()), [fine, 2.5]);
+        let half = params.get("bf16").unwrap().tensor();
+        assert_eq!(half.dtype(), DType::BF16);
+        assert_eq!(values(&half.to_dtype(DType::F32).unwrap()), [1.0, 2.5]);
+        // Both follow the masters.
+        echat_kernels::tensor::with_mut("test", &bucket.master, |m| m.fill(0.5)).unwrap();
+        bucket.refresh_compute().unwrap();
+        let half = params.get("bf16").unwrap().tensor().to_dtype(DType::F32).unwrap();
+        assert_eq!([values(&half), values(&params.get("f32").unwrap().tensor())].concat(), [0.5; 4]);
+    }
 }
 
 #[test]
@@ -196,7 +213,7 @@ fn a_gradient_of_the_wrong_shape_or_number_is_an_error() {
 
 #[test]
 fn two_parameters_of_one_name_are_an_error() {
-    let mut params = Params::new();
-    params.register("w", Group::Connector, tensor(&[1.0])).unwrap();
-    assert!(params.register("w", Group::Encoder, tensor(&[1.0])).is_err());
+    let mut params = Params::frozen();
+    params.register("w", Group::Connector, tensor(&[1.0]), DType::F32).unwrap();
+    assert!(params.register("w", Group::Encoder, tensor(&[1.0]), DType::F32).is_err());
 }

@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -28,7 +28,11 @@ fn to() -> Destination {
 }
 
 fn load(toml: &str, path: &Path) -> (Hubert, Params, Loaded) {
-    let mut params = Params::new();
+    load_to_train(&[Group::EncoderFrontend, Group::Encoder], toml, path)
+}
+
+fn load_to_train(groups: &[Group], toml: &str, path: &Path) -> (Hubert, Params, Loaded) {
+    let mut params = Params::training(&groups.iter().copied().collect());
     let run = section(toml, path);
     let loader = if run.random_init {
         Loader::random(1, &mut params, to())
@@ -104,10 +108,6 @@ fn an_utterance_does_not_depend_on_its_neighbours() {
     }
 }
 
-fn train_all(params: &mut Params) -> Buckets {
-    params.train(&BTreeSet::from([Group::EncoderFrontend, Group::Encoder]), 1 << 14).unwrap()
-}
-
 /// The gradients in the buckets, by name, in the layouts of the files.
 fn gradients(buckets: &Buckets) -> BTreeMap<String, Tensor> {
     let mut grads = BTreeMap::new();
@@ -134,7 +134,7 @@ fn functional_gradients(toml: &str, model: &str, tape: &Tape) -> BTreeMap<String
     let dir = golden("hubert").join(model);
     let golden = tensors(&dir.join("golden.safetensors"));
     let (hubert, mut params, _) = load(toml, &dir);
-    let buckets = train_all(&mut params);
+    let buckets = params.lay_out(1 << 14).unwrap();
     let encoded = encode(&hubert, tape, &waves(&golden), &[11, 12, 13, 14]);
     let seeds: Vec<(&Var, Tensor)> = states(&encoded)
         .into_iter()
@@ -291,11 +291,11 @@ fn layer_drop_skips_whole_layers_at_its_rate() {
 fn a_frozen_encoder_records_nothing_and_a_frozen_front_end_gets_no_gradient() {
     let dir = golden("hubert").join("layer_bias");
     let golden = tensors(&dir.join("golden.safetensors"));
-    let (hubert, mut params, _) = load("", &dir);
+    let (hubert, mut params, _) = load_to_train(&[Group::Encoder], "", &dir);
     let tape = Tape::recording();
     let encoded = encode(&hubert, &tape, &waves(&golden), &[1, 2, 3, 4]);
     assert!(states(&encoded).iter().all(|state| !state.needs_grad()));
-    let buckets = params.train(&BTreeSet::from([Group::Encoder]), 1 << 20).unwrap();
+    let buckets = params.lay_out(1 << 20).unwrap();
     let front = buckets.iter().flat_map(|b| &b.segments).find(|s| s.param.name().contains("feature_extractor"));
     assert!(front.is_none(), "{front:?}");
     let encoded = encode(&hubert, &tape, &waves(&golden), &[1, 2, 3, 4]);
@@ -364,7 +364,7 @@ fn a_config_alone_is_enough_to_begin_at_random() {
     }
     let encoded = encode(&hubert, &Tape::inference(), &[vec![0.5; 800], vec![-0.5; 900]], &[0, 1]);
     assert!(states(&encoded).iter().all(|s| common::to_f64(s.tensor()).iter().all(|x| x.is_finite())));
-    let mut other = Params::new();
+    let mut other = Params::frozen();
     let config = HubertConfig::read(&section(toml, dir.path())).unwrap();
     Hubert::load(Loader::random(2, &mut other, to()), config).unwrap();
     let name = "encoder.encoder.layers.0.attention.q_proj.weight";
@@ -407,7 +407,7 @@ fn a_config_that_is_no_hubert_of_ours_is_one_clear_line() {
 /// Parameters of the model a `config.json` describes, from shapes alone.
 fn parameters(config: &str) -> usize {
     let config: HubertConfig = serde_json::from_str(config).unwrap();
-    let mut params = Params::new();
+    let mut params = Params::frozen();
     Hubert::load(Loader::shapes(&mut params, to()), config).unwrap();
     params.elements(Group::Encoder) + params.elements(Group::EncoderFrontend)
 }

@@ -76,7 +76,7 @@ fn config(kind: ConnectorKind) -> ConnectorConfig {
 
 fn connector(kind: ConnectorKind, recompute: bool) {
     let g = load(&format!("connector-{kind}.safetensors"));
-    let mut params = Params::new();
+    let mut params = Params::training(&BTreeSet::from([Group::Connector]));
     let to = Destination { prefix: "connector", group: Group::Connector, dtype: DType::F32, device: Device::Cpu };
     let settings = ConnectorConfig { recompute, ..config(kind) };
     let connector = Connector::build(&Loader::random(0, &mut params, to), &settings, 32, 32).unwrap();
@@ -84,7 +84,7 @@ fn connector(kind: ConnectorKind, recompute: bool) {
     let in_file: BTreeSet<&String> = g.keys().filter(|k| k.starts_with("connector.")).collect();
     assert_eq!(names.iter().collect::<BTreeSet<_>>(), in_file);
     params.iter().for_each(|p| p.set(g[p.name()].clone()));
-    let buckets = params.train(&BTreeSet::from([Group::Connector]), 1 << 20).unwrap();
+    let buckets = params.lay_out(1 << 20).unwrap();
     let tape = Tape::recording();
     let x = tape.leaf(g["input"].clone());
     let packed = Packed::anonymous(SeqLens::from_lens(integers(&g["lens"])));
@@ -134,7 +134,7 @@ fn the_qformer_connector_is_pytorchs() {
 #[test]
 fn the_papers_connector_has_52_487_168_parameters_and_a_projection() {
     let _alone = alone();
-    let mut params = Params::new();
+    let mut params = Params::frozen();
     let to = Destination { prefix: "connector", group: Group::Connector, dtype: DType::F32, device: Device::Cpu };
     Connector::build(&Loader::random(0, &mut params, to), &ConnectorConfig::default(), 1024, 8).unwrap();
     assert_eq!(params.elements(Group::Connector), 52_487_168 + 1024 * 8 + 8);
@@ -156,10 +156,10 @@ fn embed(decoder: &Decoder, tape: &Tape, ids: &[u32]) -> Tensor {
 
 fn check_decoder(kind: &str, frozen: bool) {
     let g = load(&format!("decoder-{kind}.safetensors"));
-    let mut params = Params::new();
-    let mut decoder = decoder(kind, &mut params);
     let groups = if frozen { BTreeSet::new() } else { BTreeSet::from([Group::Decoder]) };
-    let buckets = params.train(&groups, 1 << 20).unwrap();
+    let mut params = Params::training(&groups);
+    let mut decoder = decoder(kind, &mut params);
+    let buckets = params.lay_out(1 << 20).unwrap();
     decoder.settle().unwrap();
     let tape = Tape::recording();
     let ids: Vec<u32> = integers(&g["ids"]).into_iter().map(|i| i as u32).collect();
@@ -204,9 +204,8 @@ fn generation_with_the_cache_continues_as_pytorch_does_without() {
     let _alone = alone();
     for kind in ["baichuan", "llama", "qwen2", "qwen3"] {
         let g = load(&format!("decoder-{kind}.safetensors"));
-        let mut params = Params::new();
+        let mut params = Params::frozen();
         let mut decoder = decoder(kind, &mut params);
-        params.train(&BTreeSet::new(), 1).unwrap();
         decoder.settle().unwrap();
         let ids: Vec<u32> = integers(&g["ids"]).into_iter().map(|i| i as u32).collect();
         let seq = SeqLens::from_lens(integers(&g["lens"]));
@@ -231,12 +230,12 @@ fn recomputing_decoder_layers_changes_no_bit() {
     let g = load("decoder-baichuan.safetensors");
     let run = |recompute: bool| {
         let dir = golden("decoder-baichuan");
-        let mut params = Params::new();
+        let mut params = Params::training(&BTreeSet::from([Group::Decoder]));
         let to = Destination { prefix: "decoder", group: Group::Decoder, dtype: DType::F32, device: Device::Cpu };
         let loader = Loader::from_checkpoint(Checkpoint::open(&dir).unwrap(), &weights::DECODER, &mut params, to);
         let decoder = Decoder::build(&loader, Architecture::read(&dir).unwrap(), recompute).unwrap();
         loader.finish().unwrap();
-        let buckets = params.train(&BTreeSet::from([Group::Decoder]), 1 << 12).unwrap();
+        let buckets = params.lay_out(1 << 12).unwrap();
         let tape = Tape::recording();
         let ids: Rc<[u32]> = integers(&g["ids"]).into_iter().map(|i| i as u32).collect();
         let x = decoder.embed(&tape, &ids).unwrap();

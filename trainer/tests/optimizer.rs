@@ -32,13 +32,13 @@ fn tensor(golden: &Value, name: &str, values: &Value) -> Tensor {
 
 /// The parameters of one case, in several buckets.
 fn model(golden: &Value, case: &Value, dtype: DType) -> (Params, Buckets) {
-    let mut params = Params::new();
+    let mut params = Params::training(&BTreeSet::from([Group::Encoder, Group::Connector]));
     for name in names(golden) {
         let group = if name.starts_with("encoder") { Group::Encoder } else { Group::Connector };
-        let value = tensor(golden, &name, &case["initial"][&name]).to_dtype(dtype).unwrap();
-        params.register(&name, group, value).unwrap();
+        let value = tensor(golden, &name, &case["initial"][&name]);
+        params.register(&name, group, value, dtype).unwrap();
     }
-    let buckets = params.train(&BTreeSet::from([Group::Encoder, Group::Connector]), 60).unwrap();
+    let buckets = params.lay_out(60).unwrap();
     assert!(buckets.len() > 1 && buckets.iter().any(|b| b.segments.len() > 1));
     (params, buckets)
 }

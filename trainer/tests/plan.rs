@@ -102,8 +102,8 @@ fn happened(config: &RunConfig) -> (f64, f64) {
         connector: &config.connector,
         decoder: &config.decoder,
     };
-    let mut built = Built::new(&sections, &Device::Cpu).unwrap();
-    let buckets = built.params.train(&TrainGroup::all(&config.train.groups), 64 << 20).unwrap();
+    let mut built = Built::new(&sections, &TrainGroup::all(&config.train.groups), &Device::Cpu).unwrap();
+    let buckets = built.params.lay_out(64 << 20).unwrap();
     built.model.decoder.settle().unwrap();
     let layout = Layout { parts: vec![Part::Bos(1), Part::Emotion, Part::Speech, Part::Tokens(vec![5; 6])] };
     let batch = batch(config.model.emotion);

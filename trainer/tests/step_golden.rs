@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use echat::autograd::{Buckets, StepRng};
 use echat::data::text::{Layout, Part};
 use echat::dist::{Solo, World};
 use echat::model::connector::ConnectorConfig;
 use echat::model::decoder::DecoderConfig;
-use echat::model::echat::{Batch, Built, ModelConfig, Sections, Speech};
+use echat::model::echat::{Batch, Built, ModelConfig, Precision, Sections, Speech};
 use echat::model::hubert::EncoderConfig;
 use echat::nn::{Packed, SeqLens};
 use echat::train::{LossScale, Sums, TrainGroup, Work, accumulate};
@@ -75,12 +75,13 @@ fn batch(g: &HashMap<String, Tensor>, keep: &[usize], emotion: bool) -> Batch {
     }
 }
 
-fn run(stage: u8, recompute: bool, micro_batches: &[&[usize]]) -> Run {
-    let g = load(&format!("stage{stage}.safetensors"));
+/// The model of `stage`, and what of it trains, in small buckets.
+fn build(stage: u8, precision: Precision, recompute: bool) -> (Built, Buckets) {
     let emotion = stage == 2;
     let model = ModelConfig {
         init: vec![golden(&format!("stage{stage}-init.safetensors"))],
         emotion,
+        precision,
         ..ModelConfig::default()
     };
     let path = golden(&format!("encoder-stage{stage}"));
@@ -96,14 +97,21 @@ fn run(stage: u8, recompute: bool, micro_batches: &[&[usize]]) -> Run {
     };
     let decoder = DecoderConfig { path: golden(&format!("decoder-stage{stage}")), random_init: false, recompute };
     let sections = Sections { model: &model, encoder: Some(&encoder), connector: &connector, decoder: &decoder };
-    let mut built = Built::new(&sections, &Device::Cpu).unwrap();
     let groups = if emotion {
         vec![TrainGroup::Connector, TrainGroup::Emotion]
     } else {
         vec![TrainGroup::Encoder, TrainGroup::Connector]
     };
-    let buckets = built.params.train(&TrainGroup::all(&groups), 1 << 14).unwrap();
+    let mut built = Built::new(&sections, &TrainGroup::all(&groups), &Device::Cpu).unwrap();
+    let buckets = built.params.lay_out(1 << 14).unwrap();
     built.model.decoder.settle().unwrap();
+    (built, buckets)
+}
+
+fn run(stage: u8, recompute: bool, micro_batches: &[&[usize]]) -> Run {
+    let g = load(&format!("stage{stage}.safetensors"));
+    let emotion = stage == 2;
+    let (built, buckets) = build(stage, Precision::F32, recompute);
     let layout =
         Layout { parts: vec![Part::Bos(1), Part::Emotion, Part::Speech, Part::Tokens(integers(&g["prompt"]))] };
     let batches: Vec<Batch> = micro_batches.iter().map(|keep| batch(&g, keep, emotion)).collect();
@@ -255,4 +263,20 @@ fn frozen_parts_have_no_gradient_and_keep_their_values() {
     }
     let trained: usize = run.built.params.iter().filter(|p| p.slot().is_some()).map(|p| p.tensor().elem_count()).sum();
     assert_eq!(run.buckets.elements(), trained);
+}
+
+#[test]
+fn masters_in_bf16_begin_with_all_that_is_known_of_the_weights() {
+    for stage in [1, 2] {
+        let ((_, exact), (built, buckets)) =
+            (build(stage, Precision::F32, false), build(stage, Precision::Bf16, false));
+        assert_eq!(exact.len(), buckets.len());
+        for (exact, bucket) in exact.iter().zip(buckets.iter()) {
+            assert_eq!(values(&exact.master), values(&bucket.master));
+        }
+        for param in built.params.iter() {
+            let dtype = if param.name().ends_with("layer_weights") { DType::F32 } else { DType::BF16 };
+            assert_eq!(param.tensor().dtype(), dtype, "{}", param.name());
+        }
+    }
 }

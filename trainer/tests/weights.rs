@@ -111,7 +111,7 @@ fn small(dir: &Path) -> Checkpoint {
 fn what_is_missing_unused_or_of_another_shape_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let naming = Naming { ignorable: |name| name.ends_with("inv_freq"), ..VERBATIM };
-    let (mut a, mut b, mut c) = (Params::new(), Params::new(), Params::new());
+    let (mut a, mut b, mut c) = (Params::frozen(), Params::frozen(), Params::frozen());
     let loader = Loader::from_checkpoint(small(dir.path()), &naming, &mut a, to("m"));
     for name in ["p", "q", "r", "s"] {
         loader.pp("deep").param(name, &[1], Init::ZEROS).unwrap();
@@ -137,7 +137,7 @@ fn what_is_missing_unused_or_of_another_shape_is_named() {
 #[test]
 fn convolution_weights_become_gemm_operands_and_export_back() {
     let dir = tempfile::tempdir().unwrap();
-    let mut params = Params::new();
+    let mut params = Params::frozen();
     let loader = Loader::from_checkpoint(small(dir.path()), &VERBATIM, &mut params, to("m"));
     let conv = loader.conv("conv", 2, 3, 2, Init::ZEROS).unwrap();
     let loaded = loader.finish().unwrap();
@@ -156,7 +156,7 @@ fn convolution_weights_become_gemm_operands_and_export_back() {
 #[test]
 fn initial_values_load_by_registered_name() {
     let dir = tempfile::tempdir().unwrap();
-    let mut params = Params::new();
+    let mut params = Params::frozen();
     let loader = Loader::random(3, &mut params, to("m"));
     let (kept, replaced) =
         (loader.param("kept", &[2], Init::LINEAR).unwrap(), loader.param("w", &[2], Init::ONES).unwrap());
@@ -236,7 +236,7 @@ fn weights_that_are_no_floats_are_refused() {
 #[test]
 fn a_parameter_has_its_shape_at_once_and_its_values_when_loading_ends() {
     let dir = tempfile::tempdir().unwrap();
-    let mut params = Params::new();
+    let mut params = Params::frozen();
     let loader = Loader::from_checkpoint(small(dir.path()), &VERBATIM, &mut params, to("m"));
     let (conv, w) = (loader.conv("conv", 2, 3, 2, Init::ZEROS).unwrap(), loader.param("w", &[3], Init::ZEROS).unwrap());
     assert_eq!((conv.tensor().dims(), w.tensor().dims()), (&[2, 6][..], &[3][..]));

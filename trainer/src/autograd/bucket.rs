@@ -33,7 +33,7 @@ pub struct Bucket {
     pub master: Tensor,
     /// Gradient, f32 `[n]`.
     pub grad: Tensor,
-    /// The values models compute with when that is not f32, `[n]`.
+    /// The values as what computes in less than f32 has them, `[n]`; none if nothing here does.
     pub compute: Option<Tensor>,
     /// The parameters, in slot order.
     pub segments: Vec<Segment>,
@@ -70,7 +70,7 @@ pub struct Buckets {
 }
 
 impl Buckets {
-    pub(super) fn lay_out(params: Vec<Param>, bucket_bytes: usize) -> Result<Self> {
+    pub(super) fn new(params: Vec<Param>, bucket_bytes: usize) -> Result<Self> {
         let mut buckets = Self::default();
         let mut pending: Vec<Param> = Vec::new();
         let mut bytes = 0;
@@ -90,21 +90,22 @@ impl Buckets {
 
     fn push(&mut self, params: Vec<Param>) -> Result<()> {
         let first_slot = self.of_slot.len();
-        let dtype = params[0].tensor().dtype();
+        let reduced = params.iter().map(Param::dtype).find(|&dtype| dtype != DType::F32);
         let flat: Vec<Tensor> = params
             .iter()
             .map(|p| p.tensor().flatten_all()?.to_dtype(DType::F32))
             .collect::<candle_core::Result<_>>()?;
         // `cat` of one tensor would share its storage with whatever the model was loaded from.
         let master = Tensor::cat(&flat, 0)?.copy()?;
-        let compute = if dtype == DType::F32 { None } else { Some(master.to_dtype(dtype)?) };
+        let compute = reduced.map(|dtype| master.to_dtype(dtype)).transpose()?;
         let grad = Tensor::zeros(master.elem_count(), DType::F32, master.device())?;
         let mut start = 0;
         let mut segments = Vec::with_capacity(params.len());
         for param in params {
             let shape = param.tensor().dims().to_vec();
             let len = param.tensor().elem_count();
-            let view = compute.as_ref().unwrap_or(&master).narrow(0, start, len)?.reshape(shape.as_slice())?;
+            let values = compute.as_ref().filter(|_| param.dtype() != DType::F32).unwrap_or(&master);
+            let view = values.narrow(0, start, len)?.reshape(shape.as_slice())?;
             param.train(self.of_slot.len(), view);
             segments.push(Segment { param, range: start..start + len, shape });
             self.of_slot.push(self.list.len());

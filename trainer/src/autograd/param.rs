@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::{Buckets, Error, Result};
 
@@ -46,6 +46,7 @@ pub struct Param(Arc<Inner>);
 struct Inner {
     name: String,
     group: Group,
+    dtype: DType,
     value: RwLock<Tensor>,
     slot: OnceLock<usize>,
 }
@@ -53,7 +54,12 @@ struct Inner {
 impl Param {
     /// A parameter outside any registry: it never trains.
     pub fn constant(name: &str, group: Group, value: Tensor) -> Self {
-        Self(Arc::new(Inner { name: name.to_owned(), group, value: RwLock::new(value), slot: OnceLock::new() }))
+        let dtype = value.dtype();
+        Self::new(name, group, value, dtype)
+    }
+
+    fn new(name: &str, group: Group, value: Tensor, dtype: DType) -> Self {
+        Self(Arc::new(Inner { name: name.to_owned(), group, dtype, value: RwLock::new(value), slot: OnceLock::new() }))
     }
 
     /// Its name, as in checkpoints.
@@ -66,7 +72,12 @@ impl Param {
         self.0.group
     }
 
-    /// Its value in the compute dtype (a view of its bucket when it trains).
+    /// What it computes in.
+    pub fn dtype(&self) -> DType {
+        self.0.dtype
+    }
+
+    /// Its value in the compute dtype (a view of its bucket when it trains). Of one that is to train and is not laid out yet: in f32.
     pub fn tensor(&self) -> Tensor {
         self.0.value.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -82,7 +93,7 @@ impl Param {
     }
 
     pub(super) fn train(&self, slot: usize, value: Tensor) {
-        // A parameter is laid out once; a second layout keeps the first slot, which `Params::train` rules out.
+        // A parameter is laid out once; a second layout keeps the first slot, which `Params::lay_out` rules out.
         let _ = self.0.slot.set(slot);
         self.set(value);
     }
@@ -93,21 +104,32 @@ impl Param {
 pub struct Params {
     list: Vec<Param>,
     names: BTreeSet<String>,
+    training: BTreeSet<Group>,
     laid_out: bool,
 }
 
 impl Params {
-    /// None yet.
-    pub fn new() -> Self {
+    /// None yet, and none of them will train.
+    pub fn frozen() -> Self {
         Self::default()
     }
 
-    /// Adds a parameter; a name may be used once.
-    pub fn register(&mut self, name: &str, group: Group, value: Tensor) -> Result<Param> {
+    /// None yet; those of `groups` will train.
+    pub fn training(groups: &BTreeSet<Group>) -> Self {
+        Self { training: groups.clone(), ..Self::default() }
+    }
+
+    /// What a parameter of `group` that computes in `dtype` is to be made in: in f32 if it will train, for its master begins with every bit that is known of it.
+    pub fn made_in(&self, group: Group, dtype: DType) -> DType {
+        if self.training.contains(&group) { DType::F32 } else { dtype }
+    }
+
+    /// Adds a parameter that computes in `dtype`, its value as [`Params::made_in`] says; a name may be used once.
+    pub fn register(&mut self, name: &str, group: Group, value: Tensor, dtype: DType) -> Result<Param> {
         if !self.names.insert(name.to_owned()) {
             return Err(Error::Duplicate(name.to_owned()));
         }
-        let param = Param::constant(name, group, value);
+        let param = Param::new(name, group, value, dtype);
         self.list.push(param.clone());
         Ok(param)
     }
@@ -127,14 +149,15 @@ impl Params {
         self.list.iter().filter(|p| p.group() == group).map(|p| p.tensor().elem_count()).sum()
     }
 
-    /// Lays the parameters of `groups` out in flat buckets of about `bucket_bytes` of f32 gradient each; the rest stay
-    /// frozen. Buckets are in reverse order of registration: the order in which backward finishes them.
-    pub fn train(&mut self, groups: &BTreeSet<Group>, bucket_bytes: usize) -> Result<Buckets> {
+    /// Lays the parameters that train out in flat buckets of about `bucket_bytes` of f32 gradient each. Buckets are in reverse order of registration: the order
+    /// in which backward finishes them.
+    pub fn lay_out(&mut self, bucket_bytes: usize) -> Result<Buckets> {
         if self.laid_out {
-            return Err(Error::Model("the trainable parameters were chosen already".into()));
+            return Err(Error::Model("the parameters were laid out already".into()));
         }
         self.laid_out = true;
-        let chosen: Vec<Param> = self.list.iter().rev().filter(|p| groups.contains(&p.group())).cloned().collect();
-        Buckets::lay_out(chosen, bucket_bytes)
+        let chosen: Vec<Param> =
+            self.list.iter().rev().filter(|p| self.training.contains(&p.group())).cloned().collect();
+        Buckets::new(chosen, bucket_bytes)
     }
 }

@@ -82,12 +82,12 @@ impl Training {
         let model = ModelConfig { precision: task.precision, emotion: task.stage == 2, ..ModelConfig::default() };
         let sections = Sections { model: &model, encoder: Some(&encoder), connector: &connector, decoder: &decoder };
         let setup = |e: crate::model::echat::BuildError| Error::Setup(e.to_string());
-        let mut built = Built::new(&sections, device).map_err(setup)?;
         let groups = match task.stage {
             1 => [TrainGroup::Encoder, TrainGroup::Connector],
             _ => [TrainGroup::Connector, TrainGroup::Emotion],
         };
-        let buckets = built.params.train(&TrainGroup::all(&groups), 64 << 20)?;
+        let mut built = Built::new(&sections, &TrainGroup::all(&groups), device).map_err(setup)?;
+        let buckets = built.params.lay_out(64 << 20)?;
         built.model.decoder.settle()?;
         let settings = OptimizerConfig::default();
         let optimizer = Optimizer::new(&settings, &buckets).map_err(|e| Error::Setup(e.to_string()))?;

@@ -53,7 +53,7 @@ impl Model {
             decoder: &config.decoder,
         };
         let tokenizer = Tokenizer::load(&config.decoder.path)?;
-        let mut built = Built::new(&sections, device)?;
+        let mut built = Built::new(&sections, groups, device)?;
         let architecture = &built.model.decoder.architecture;
         if tokenizer.vocab_size() > architecture.vocab {
             return Err(Error::Setting(format!(
@@ -65,7 +65,7 @@ impl Model {
         }
         let (emotion, speech) = (config.model.emotion, config.encoder.is_some());
         let examples = Examples::new(tokenizer, &config.prompt, config.data.target, architecture.eos, emotion, speech)?;
-        let buckets = built.params.train(groups, config.train.bucket_mib.max(1) << 20)?;
+        let buckets = built.params.lay_out(config.train.bucket_mib.max(1) << 20)?;
         Ok(Self { built, examples, buckets })
     }
 

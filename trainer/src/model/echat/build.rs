@@ -1,5 +1,6 @@
 //! Building the model a configuration describes.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
@@ -90,22 +91,22 @@ pub struct Built {
 }
 
 impl Built {
-    /// Builds the model on `device` and loads or draws its weights.
-    pub fn new(sections: &Sections, device: &Device) -> Result<Self, BuildError> {
-        Self::build(sections, device, false)
+    /// Builds the model on `device` and loads or draws its weights. Those of `groups` are to train: it computes once they are laid out ([`Params::lay_out`]).
+    pub fn new(sections: &Sections, groups: &BTreeSet<Group>, device: &Device) -> Result<Self, BuildError> {
+        Self::build(sections, Params::training(groups), device, false)
     }
 
     /// The model's shapes from its `config.json` files alone: parameters that can be counted, in next to no memory.
     pub fn shapes(sections: &Sections) -> Result<Self, BuildError> {
-        Self::build(sections, &Device::Cpu, true)
+        Self::build(sections, Params::frozen(), &Device::Cpu, true)
     }
 
-    fn build(sections: &Sections, device: &Device, shapes: bool) -> Result<Self, BuildError> {
+    fn build(sections: &Sections, params: Params, device: &Device, shapes: bool) -> Result<Self, BuildError> {
         let dtype = match sections.model.precision {
             Precision::F32 => DType::F32,
             Precision::Bf16 => DType::BF16,
         };
-        let (params, device, seed) = (Params::new(), device.clone(), sections.model.seed);
+        let (device, seed) = (device.clone(), sections.model.seed);
         let mut build = Builder { params, dtype, device, seed, shapes, notes: Vec::new() };
         let architecture = Architecture::read(&sections.decoder.path)?;
         let (speech, encoder) = match sections.encoder {
@@ -182,7 +183,7 @@ impl Builder {
         let zeros = Init::ZEROS.draw(0, name, layers);
         let tensor =
             candle_core::Tensor::from_vec(zeros, layers, &self.device).map_err(crate::autograd::Error::from)?;
-        Ok(self.params.register(name, group, tensor)?)
+        Ok(self.params.register(name, group, tensor, DType::F32)?)
     }
 
     fn decoder(

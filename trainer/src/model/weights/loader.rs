@@ -148,7 +148,7 @@ impl<'p> Loader<'p> {
         format!("{}.{}", self.shared.to.prefix, self.full(name))
     }
 
-    /// The dtype parameters are loaded as.
+    /// What parameters compute in.
     pub fn dtype(&self) -> DType {
         self.shared.to.dtype
     }
@@ -177,15 +177,17 @@ impl<'p> Loader<'p> {
         let (full, registered) = (self.full(name), self.registered(name));
         let mut log = shared.log.borrow_mut();
         let model_shape = layout.model_shape(shape);
-        let drawn = |init, seed| draw(init, seed, &registered, &model_shape, &shared.to);
+        let made_in = shared.params.borrow().made_in(self.group, shared.to.dtype);
+        let to = Destination { dtype: made_in, ..shared.to.clone() };
+        let drawn = |init, seed| draw(init, seed, &registered, &model_shape, &to);
         let (tensor, key) = match &shared.source {
-            Source::Shapes => (shape_alone(&model_shape, &shared.to)?, None),
+            Source::Shapes => (shape_alone(&model_shape, &to)?, None),
             Source::Random { seed } => (drawn(init, *seed)?, None),
             Source::Checkpoint { file, keys } => match keys.get(&full) {
                 Some(key) => {
                     expect_shape(file, key, &full, shape)?;
                     log.used.insert(key.clone());
-                    (shape_alone(&model_shape, &shared.to)?, Some(key.clone()))
+                    (shape_alone(&model_shape, &to)?, Some(key.clone()))
                 }
                 None if optional => {
                     log.initialised.push(full.clone());
@@ -193,11 +195,11 @@ impl<'p> Loader<'p> {
                 }
                 None => {
                     log.missing.push(full.clone());
-                    (shape_alone(&model_shape, &shared.to)?, None)
+                    (shape_alone(&model_shape, &to)?, None)
                 }
             },
         };
-        let param = shared.params.borrow_mut().register(&registered, self.group, tensor)?;
+        let param = shared.params.borrow_mut().register(&registered, self.group, tensor, shared.to.dtype)?;
         log.pending.extend(key.map(|key| Pending { param: param.clone(), key, layout }));
         log.manifest.entries.push(Entry { param: param.clone(), name: full, layout });
         Ok(param)
@@ -212,9 +214,9 @@ impl<'p> Loader<'p> {
                 let (count, first) = (log.missing.len(), few(&log.missing));
                 return Err(Error::Missing { path: file.path().to_owned(), count, first });
             }
-            let (pending, to) = (std::mem::take(&mut log.pending), &self.shared.to);
-            let wanted: Vec<_> = pending.iter().map(|p| (p.key.as_str(), to.dtype)).collect();
-            for (Pending { param, layout, .. }, read) in pending.iter().zip(file.read(&wanted, &to.device)?) {
+            let (pending, device) = (std::mem::take(&mut log.pending), &self.shared.to.device);
+            let wanted: Vec<_> = pending.iter().map(|p| (p.key.as_str(), p.param.tensor().dtype())).collect();
+            for (Pending { param, layout, .. }, read) in pending.iter().zip(file.read(&wanted, device)?) {
                 param.set(layout.to_model(&read)?);
             }
             for (name, key) in keys.iter().filter(|(_, key)| !log.used.contains(*key)) {
