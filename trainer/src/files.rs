@@ -1,11 +1,67 @@
 //! Files that are whole or not there, whatever interrupts their writing.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo, View};
+
+/// The file whose lock says that a process works in its directory.
+const LOCK: &str = ".lock";
+/// How long to wait for a process that may be about to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// That no other process works in a directory, as long as it lives. It ends with the process too, however that ends.
+#[derive(Debug)]
+pub struct Hold {
+    path: PathBuf,
+    /// Locked. None where this process may not write: there is nothing then to keep from others.
+    file: Option<File>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Keeps other processes from working in `dir`; `None` if one does. A filesystem that has no locks keeps nobody away.
+pub(crate) fn hold(dir: &Path) -> io::Result<Option<Hold>> {
+    let (path, end) = (dir.join(LOCK), Instant::now() + PATIENCE);
+    loop {
+        let file = match OpenOptions::new().write(true).create(true).truncate(false).open(&path) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+                return Ok(Some(Hold { path, file: None }));
+            }
+            opened => opened?,
+        };
+        if is_locked(&file, &path)? {
+            return Ok(Some(Hold { path, file: Some(file) }));
+        }
+        if Instant::now() > end {
+            return Ok(None);
+        }
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// Locks `file` if nobody else has, and if it is still the one at `path`: who had it locked may have removed it after it was opened here.
+fn is_locked(file: &File, path: &Path) -> io::Result<bool> {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(_)) => Ok(true),
+        Ok(()) => {
+            let open = file.metadata()?;
+            Ok(fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (open.dev(), open.ino())))
+        }
+    }
+}
 
 /// Where the file at `path` lies until it is whole: `.NAME.tmp` beside it.
 pub(crate) fn temporary(path: &Path) -> PathBuf {
@@ -34,10 +90,11 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Whether nothing is in `dir` but what a killed process left half written.
+/// Whether nothing is in `dir` but what a killed process left: files half written, and the one that is locked.
 pub(crate) fn is_vacant(dir: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(dir)? {
-        if !is_temporary(&entry?) {
+        let entry = entry?;
+        if !is_temporary(&entry) && entry.file_name() != LOCK {
             return Ok(false);
         }
     }
@@ -157,6 +214,37 @@ mod tests {
         assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_directory_is_held_once_handed_over_and_left_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = hold(dir.path()).unwrap().unwrap();
+        assert!(is_vacant(dir.path()).unwrap());
+        assert!(hold(dir.path()).unwrap().is_none());
+        // Several wait: each has it once, none together with another.
+        let holders = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let hold = hold(dir.path()).unwrap().unwrap();
+                    assert_eq!(holders.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                    sleep(Duration::from_millis(20));
+                    holders.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    drop(hold);
+                });
+            }
+            sleep(Duration::from_millis(100));
+            drop(first);
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        // Opened by two before one of them had it and removed it: the other has nothing.
+        let path = dir.path().join(LOCK);
+        let file = File::create(&path).unwrap();
+        drop(hold(dir.path()).unwrap());
+        assert!(!is_locked(&file, &path).unwrap());
+        let file = File::create(&path).unwrap();
+        assert!(is_locked(&file, &path).unwrap());
     }
 
     #[test]

@@ -76,6 +76,12 @@ pub enum Error {
         /// The directory.
         dir: PathBuf,
     },
+    /// Two processes would write one history.
+    #[error("another process trains in {}: end it first, or choose another output directory", .dir.display())]
+    Busy {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// Going back would leave two histories in one directory.
     #[error(
         "{} is followed by newer checkpoints (up to {newest}): continue with --resume auto, move those away, or choose \

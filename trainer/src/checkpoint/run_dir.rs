@@ -2,13 +2,13 @@
 
 use std::convert::Infallible;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::load::{latest_complete, verify};
 use super::manifest::candidates;
 use super::{COMPLETE, Error, MANIFEST, Result};
+use crate::files::{Hold, hold, is_vacant};
 
 /// The directory of checkpoints in a run's output directory.
 pub const CHECKPOINTS: &str = "checkpoints";
@@ -44,6 +44,8 @@ pub struct Start {
     pub from: Option<PathBuf>,
     /// One line for each checkpoint that was passed over, and why.
     pub warnings: Vec<String>,
+    /// Keeps other processes from training there.
+    pub hold: Hold,
 }
 
 /// Creates the output directory `dir` of a run if need be, and finds what `resume` asks for. One process calls it.
@@ -53,24 +55,28 @@ pub fn prepare(dir: &Path, resume: &Resume) -> Result<Start> {
     match resume {
         Resume::None => {
             expect_empty(dir)?;
-            Ok(Start { from: None, warnings: Vec::new() })
+            Ok(Start { from: None, warnings: Vec::new(), hold: hold_run(dir)? })
         }
         Resume::Auto => {
+            let hold = hold_run(dir)?;
             let latest = latest_complete(&checkpoints)?;
             if latest.path.is_none() && latest.damaged {
                 // Starting over would throw the run away without a word.
                 return Err(Error::NotFound { dir: checkpoints, skipped: latest.skipped });
             }
-            Ok(Start { from: latest.path, warnings: latest.skipped })
+            Ok(Start { from: latest.path, warnings: latest.skipped, hold })
         }
         Resume::Path(path) => {
             let (from, warnings) = find(path)?;
-            if lies_in(&from, &checkpoints) {
-                expect_newest(&from, &checkpoints)?;
-            } else {
+            let continues = lies_in(&from, &checkpoints);
+            if !continues {
                 expect_empty(dir)?;
             }
-            Ok(Start { from: Some(from), warnings })
+            let hold = hold_run(dir)?;
+            if continues {
+                expect_newest(&from, &checkpoints)?;
+            }
+            Ok(Start { from: Some(from), warnings, hold })
         }
     }
 }
@@ -94,11 +100,15 @@ pub fn find(path: &Path) -> Result<(PathBuf, Vec<String>)> {
 }
 
 fn expect_empty(dir: &Path) -> Result<()> {
-    let read_error = |source: io::Error| Error::Read { path: dir.into(), source };
-    match fs::read_dir(dir).map_err(read_error)?.next() {
-        None => Ok(()),
-        Some(_) => Err(Error::NotEmpty { dir: dir.into() }),
+    match is_vacant(dir).map_err(|source| Error::Read { path: dir.into(), source })? {
+        true => Ok(()),
+        false => Err(Error::NotEmpty { dir: dir.into() }),
     }
+}
+
+fn hold_run(dir: &Path) -> Result<Hold> {
+    let held = hold(dir).map_err(|source| Error::Write { path: dir.into(), source })?;
+    held.ok_or_else(|| Error::Busy { dir: dir.into() })
 }
 
 fn lies_in(path: &Path, dir: &Path) -> bool {

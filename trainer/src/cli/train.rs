@@ -6,9 +6,10 @@ use anyhow::Context;
 use clap::Args;
 
 use super::ConfigFile;
-use crate::checkpoint::run_dir::{self, Resume};
+use crate::checkpoint::run_dir::{self, Resume, Start};
 use crate::config::{RunConfig, load};
 use crate::dist::{self, Collective};
+use crate::files::Hold;
 use crate::plan::{Assumptions, memory_line, plan};
 use crate::say;
 use crate::train::{Trainer, set_threads};
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &TrainArgs) -> anyhow::Result<()> {
 
 fn train(config: &RunConfig, resolved: String, resume: &Resume, collective: &mut dyn Collective) -> anyhow::Result<()> {
     super::say_truncated_shards(collective.world())?;
-    let from = start(config, resume, collective)?;
+    let (from, _hold) = start(config, resume, collective)?;
     let is_first = collective.world().rank == 0;
     let trainer = Trainer::new(config, resolved.clone(), from.as_deref(), collective)?;
     // Not before it is known to fit what is there.
@@ -68,35 +69,38 @@ fn with_plan(error: anyhow::Error, config: &RunConfig, ranks: usize) -> anyhow::
     )
 }
 
-/// Rank 0 prepares the run directory and says where all start from.
-fn start(config: &RunConfig, resume: &Resume, collective: &mut dyn Collective) -> anyhow::Result<Option<PathBuf>> {
-    let mut message = Vec::new();
+/// Rank 0 prepares the run directory, which is its own from then on, and says where all start from.
+fn start(
+    config: &RunConfig,
+    resume: &Resume,
+    collective: &mut dyn Collective,
+) -> anyhow::Result<(Option<PathBuf>, Option<Hold>)> {
+    let (mut message, mut hold) = (Vec::new(), None);
     if collective.world().rank == 0 {
-        let prepared = prepare(config, resume);
-        message = match &prepared {
-            Ok(Some(path)) => format!("from {}", path.display()).into_bytes(),
-            Ok(None) => b"fresh".to_vec(),
-            Err(_) => Vec::new(),
-        };
-        if let Err(error) = prepared {
-            collective.broadcast_bytes(0, &mut message)?;
-            return Err(error);
+        match prepare(config, resume) {
+            Ok(start) => {
+                message = start.from.map_or("fresh".into(), |path| format!("from {}", path.display())).into_bytes();
+                hold = Some(start.hold);
+            }
+            Err(error) => {
+                collective.broadcast_bytes(0, &mut message)?;
+                return Err(error);
+            }
         }
     }
     collective.broadcast_bytes(0, &mut message)?;
     let message = String::from_utf8(message).context("the run directory's name is not UTF-8")?;
     match message.strip_prefix("from ") {
-        Some(path) => Ok(Some(path.into())),
-        None if message == "fresh" => Ok(None),
+        Some(path) => Ok((Some(path.into()), hold)),
+        None if message == "fresh" => Ok((None, hold)),
         None => anyhow::bail!("rank 0 could not prepare {}", config.output.dir.display()),
     }
 }
 
-fn prepare(config: &RunConfig, resume: &Resume) -> anyhow::Result<Option<PathBuf>> {
-    let dir = &config.output.dir;
-    let start = run_dir::prepare(dir, resume)?;
+fn prepare(config: &RunConfig, resume: &Resume) -> anyhow::Result<Start> {
+    let start = run_dir::prepare(&config.output.dir, resume)?;
     start.warnings.iter().for_each(|w| say(&format!("warning: {w}")));
-    Ok(start.from)
+    Ok(start)
 }
 
 #[cfg(test)]

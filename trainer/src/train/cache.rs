@@ -45,6 +45,9 @@ pub fn open_cache(
     let placement = corpus.placement();
     let (rank, here) = (collective.world().rank, placement.here);
     let of_node: Vec<usize> = (0..placement.ranks.len()).filter(|&r| placement.ranks[r] as usize == here).collect();
+    // Of all nodes: they may share the directory.
+    let hold = (rank == 0).then(|| features::hold(dir)).transpose()?;
+    collective.barrier()?;
     if of_node.first() == Some(&rank) {
         features::claim(dir, &identity)?;
     }
@@ -66,6 +69,7 @@ pub fn open_cache(
         work.finish();
     }
     collective.barrier()?;
+    drop(hold);
     Ok(Some(Arc::new(FeatureCache::open(dir, &identity, &plans, here, corpus.len(), compute)?)))
 }
 

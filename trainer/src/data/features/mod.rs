@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sampler::{Cost, Group};
 use super::shard::ShardError;
-use crate::files::{is_vacant, remove_temporaries, write_whole};
+use crate::files::{self, Hold, is_vacant, remove_temporaries, write_whole};
 
 pub use reader::FeatureCache;
 pub use writer::PartWriter;
@@ -93,6 +93,12 @@ pub enum CacheError {
         /// The directory.
         path: PathBuf,
     },
+    /// Two jobs would write the same files.
+    #[error("{path}: another job is making this cache; wait for it, or give another data.cache")]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A file that is not what was written.
     #[error("{path}: damaged: {reason}; delete this file and run `echat cache` again")]
     Damaged {
@@ -155,6 +161,22 @@ pub fn part_path(dir: &Path, part: usize) -> PathBuf {
     dir.join(format!("features-{part:05}.safetensors"))
 }
 
+/// Keeps other jobs from making the cache in `dir` as long as the hold lives. One process of a job calls it, before any calls [`claim`].
+pub fn hold(dir: &Path) -> Result<Hold, CacheError> {
+    fs::create_dir_all(dir).map_err(|e| CacheError::write(dir, e))?;
+    if !dir.join(IDENTITY_FILE).exists() {
+        expect_vacant(dir)?;
+    }
+    files::hold(dir).map_err(|e| CacheError::write(dir, e))?.ok_or_else(|| CacheError::Busy { path: dir.into() })
+}
+
+fn expect_vacant(dir: &Path) -> Result<(), CacheError> {
+    match is_vacant(dir).map_err(|e| CacheError::write(dir, e))? {
+        true => Ok(()),
+        false => Err(CacheError::NotACache { path: dir.into() }),
+    }
+}
+
 /// Makes `dir` the cache `identity` describes, or finds that it is: errors if it is another's. Removes what a killed build left half written.
 pub fn claim(dir: &Path, identity: &Identity) -> Result<(), CacheError> {
     let path = dir.join(IDENTITY_FILE);
@@ -162,9 +184,7 @@ pub fn claim(dir: &Path, identity: &Identity) -> Result<(), CacheError> {
     match fs::read(&path) {
         Ok(bytes) => check(dir, identity, &bytes)?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            if !is_vacant(dir).map_err(|e| CacheError::write(dir, e))? {
-                return Err(CacheError::NotACache { path: dir.into() });
-            }
+            expect_vacant(dir)?;
             let text = serde_json::to_string_pretty(identity).map_err(|e| CacheError::write(&path, e))? + "\n";
             write_whole(&path, |file| file.write_all(text.as_bytes())).map_err(|e| CacheError::write(&path, e))?;
         }

@@ -109,6 +109,12 @@ pub enum PrepareError {
         /// What is not the same.
         differs: String,
     },
+    /// Two processes would write the same files.
+    #[error("{path}: another `echat prepare` is writing there; wait for it, or stop it")]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The transcripts are not what they were when the work was planned.
     #[error(
         "part {part} of {out} has other utterances than when the work was planned: a source changed meanwhile; run again when it is at rest"
@@ -172,10 +178,11 @@ pub fn prepare(
     let leads = collective.world().rank == 0;
     // The first rank looks at the transcripts and the directory; the others are told.
     let mut said = Vec::new();
-    let mut finished = None;
+    let (mut finished, mut hold) = (None, None);
     if leads {
         let plan = plan::scan(sources, options)?;
-        finished = state::claim(out, sources, &plan, options)?;
+        let (held, there) = state::claim(out, sources, &plan, options)?;
+        (finished, hold) = (there, Some(held));
         said = serde_json::to_vec(&(&plan, finished.is_some()))
             .map_err(|e| PrepareError::file(out, "cannot plan")(e.into()))?;
     }
@@ -186,11 +193,13 @@ pub fn prepare(
         part::make_share(sources, out, &plan, options, collective.world(), progress)?;
         collective.barrier()?;
     }
-    match (leads, finished) {
-        (false, _) => Ok(None),
-        (true, Some(finished)) => Ok(Some(finished)),
-        (true, None) => state::finish(out, &plan, options).map(Some),
-    }
+    let prepared = match (leads, finished) {
+        (false, _) => None,
+        (true, Some(finished)) => Some(finished),
+        (true, None) => Some(state::finish(out, &plan, options)?),
+    };
+    drop(hold);
+    Ok(prepared)
 }
 
 /// Bytes of so many seconds of audio in a shard.

@@ -12,7 +12,7 @@ use super::sources::Source;
 use super::{PrepareError, PrepareOptions, Prepared, RECIPE_FILE, REJECTS_FILE};
 use crate::data::corpus::Reject;
 use crate::data::shard::{INDEX_FILE, Index, ShardError, ShardInfo, write_index};
-use crate::files::{is_vacant, remove_temporaries, write_whole};
+use crate::files::{Hold, hold, is_vacant, remove_temporaries, write_whole};
 
 /// A part that is done.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -44,24 +44,29 @@ fn recipe(sources: &[Source], plan: &Plan, options: &PrepareOptions) -> Value {
     })
 }
 
-/// Makes `out` ours: `Some` if an earlier run has finished it.
+/// Makes `out` ours, for as long as the hold lives: `Some` if an earlier run has finished it.
 pub(super) fn claim(
     out: &Path,
     sources: &[Source],
     plan: &Plan,
     options: &PrepareOptions,
-) -> Result<Option<Prepared>, PrepareError> {
+) -> Result<(Hold, Option<Prepared>), PrepareError> {
     fs::create_dir_all(out).map_err(PrepareError::file(out, "cannot be made"))?;
     let (path, ours) = (out.join(RECIPE_FILE), recipe(sources, plan, options));
-    match fs::read(&path) {
-        Ok(bytes) => compare(out, &ours, &bytes)?,
+    let is_new = match fs::read(&path) {
+        Ok(bytes) => compare(out, &ours, &bytes).map(|()| false)?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             if !is_vacant(out).map_err(PrepareError::file(out, "cannot be read"))? {
                 return Err(ShardError::NotEmpty { path: out.into() }.into());
             }
-            write(&path, &(serde_json::to_string_pretty(&ours).unwrap_or_default() + "\n"))?;
+            true
         }
         Err(e) => return Err(PrepareError::file(&path, "cannot be read")(e)),
+    };
+    let hold = hold(out).map_err(PrepareError::file(out, "cannot be locked"))?;
+    let hold = hold.ok_or_else(|| PrepareError::Busy { path: out.into() })?;
+    if is_new {
+        write(&path, &(serde_json::to_string_pretty(&ours).unwrap_or_default() + "\n"))?;
     }
     clean(out)?;
     let rejects = read_rejects(out)?;
@@ -69,10 +74,10 @@ pub(super) fn claim(
         forget_rejects(out, plan)?;
     }
     if !out.join(INDEX_FILE).exists() {
-        return Ok(None);
+        return Ok((hold, None));
     }
     check_share(out, plan, &rejects, options)?;
-    Ok(Some(Prepared { index: Index::read(out)?, rejected: rejects.len(), unchanged: true }))
+    Ok((hold, Some(Prepared { index: Index::read(out)?, rejected: rejects.len(), unchanged: true })))
 }
 
 /// Errors if `out` was not made by our recipe. Where the sources lie makes no difference.
