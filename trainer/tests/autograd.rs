@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use candle_core::{DType, Device, Tensor};
-use echat::autograd::{Buckets, Group, Param, Params, Result, Tape, Var};
+use echat::autograd::{ALIGNMENT, Buckets, Group, Param, Params, Result, Tape, Var};
 
 fn tensor(values: &[f32]) -> Tensor {
     Tensor::new(values, &Device::Cpu).unwrap()
@@ -182,7 +182,11 @@ fn bf16_parameters_have_whole_f32_masters_and_f32_ones_beside_them_stay_f32() {
         }
         let buckets = params.lay_out(1 << 20).unwrap();
         let [bucket] = buckets.iter().collect::<Vec<_>>()[..] else { panic!("one bucket") };
-        assert_eq!(values(&bucket.master), [fine, 2.5, fine, 2.5]);
+        for segment in &bucket.segments {
+            assert_eq!(segment.range.start % ALIGNMENT, 0);
+            assert_eq!(values(&bucket.master)[segment.range.clone()], [fine, 2.5]);
+        }
+        assert_eq!((bucket.len(), buckets.elements()), (ALIGNMENT + 2, 4));
         assert_eq!(bucket.grad.dtype(), DType::F32);
         assert_eq!(values(&params.get("f32").unwrap().tensor()), [fine, 2.5]);
         let half = params.get("bf16").unwrap().tensor();

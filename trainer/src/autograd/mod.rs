@@ -11,7 +11,7 @@ mod error;
 mod param;
 mod tape;
 
-pub use bucket::{Bucket, Buckets, GradSink, Segment};
+pub use bucket::{ALIGNMENT, Bucket, Buckets, GradSink, Segment};
 pub use error::{Error, Result};
 pub use param::{Group, Param, Params};
 pub use tape::{StepRng, Tape, Var};

@@ -9,7 +9,7 @@ use echat_kernels::upload::to_device;
 use echat_kernels::{adamw, grad_norm as norm_kernel, sgd};
 
 use super::{Error, OptimizerConfig, OptimizerKind, Result};
-use crate::autograd::{Bucket, Buckets};
+use crate::autograd::{ALIGNMENT, Bucket, Buckets};
 
 /// AdamW or SGD over the buckets of a model.
 #[derive(Debug)]
@@ -150,7 +150,7 @@ impl Optimizer {
     }
 }
 
-/// The parameters of `bucket` in runs of one learning rate and decay.
+/// The parameters of `bucket` in runs of one learning rate and decay, with the zeros between them.
 fn runs(config: &OptimizerConfig, bucket: &Bucket) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for segment in &bucket.segments {
@@ -159,7 +159,7 @@ fn runs(config: &OptimizerConfig, bucket: &Bucket) -> Vec<Run> {
         let run = Run { range: segment.range.clone(), peak_lr: config.peak_lr(segment.param.group()), weight_decay };
         match runs.last_mut() {
             Some(last)
-                if last.range.end == run.range.start
+                if last.range.end.next_multiple_of(ALIGNMENT) == run.range.start
                     && last.peak_lr == run.peak_lr
                     && last.weight_decay == run.weight_decay =>
             {
