@@ -118,7 +118,7 @@ pub fn run(device: &Device, level: Level, report: &mut Report, measured: &mut dy
     };
     let values = weights::run(device, weights::BYTES, report);
     part("weights", report, values);
-    let values = steps::run(device, &ceilings, report);
+    let values = steps::run(device, &steps::FULL, &ceilings, report);
     part("steps", report, values);
     let values = speed::run(device, &ceilings, report);
     part("speed", report, values);

@@ -27,26 +27,32 @@ const ROWS: usize = 8192;
 struct Bench<'a, 'b> {
     device: &'a Device,
     ceilings: Ceilings,
+    /// Batches, the vocabulary and the optimizer's parameters are smaller by this factor: 1 but in tests.
+    divisor: usize,
     rows: Vec<Value>,
     report: &'a mut Report<'b>,
 }
 
 pub(super) fn run(device: &Device, ceilings: &Ceilings, report: &mut Report) -> Result<Value, Error> {
     report.say(&format!("copy: {:.0} GB/s; bf16 product: {:.0} TFLOP/s", ceilings.copy / 1e9, ceilings.gemm / 1e12));
-    let mut bench = Bench { device, ceilings: *ceilings, rows: Vec::new(), report };
+    let rows = all(Bench { device, ceilings: *ceilings, divisor: 1, rows: Vec::new(), report })?;
+    Ok(json!({ "copy_bytes_per_s": ceilings.copy, "gemm_flop_per_s": ceilings.gemm, "kernels": rows }))
+}
+
+fn all(mut bench: Bench) -> Result<Vec<Value>, Error> {
     bench.sums()?;
     bench.norms()?;
+    bench.fused_norms()?;
     bench.pointwise()?;
     bench.attention(None)?;
     bench.head()?;
     bench.optimizer()?;
-    let Bench { rows, .. } = bench;
-    Ok(json!({ "copy_bytes_per_s": ceilings.copy, "gemm_flop_per_s": ceilings.gemm, "kernels": rows }))
+    Ok(bench.rows)
 }
 
 /// Attention by what `device` has and does not take.
 pub(super) fn other_paths(device: &Device, ceilings: &Ceilings, report: &mut Report) -> Result<Vec<Value>, Error> {
-    let mut bench = Bench { device, ceilings: *ceilings, rows: Vec::new(), report };
+    let mut bench = Bench { device, ceilings: *ceilings, divisor: 1, rows: Vec::new(), report };
     for &path in attention::paths(device).iter().skip(1) {
         attention::with_path(path, || bench.attention(Some(path)))?;
     }
@@ -120,63 +126,96 @@ impl Bench<'_, '_> {
 
     /// The dual layer sum over 24 layers of 1024.
     fn sums(&mut self) -> Result<(), Error> {
-        let (count, d, seq) = (24, 1024, SeqLens::from_lens(vec![128; ROWS / 128]));
-        let layers = (0..count).map(|_| self.random(&[ROWS, d])).collect::<Result<Vec<_>, _>>()?;
+        let rows = ROWS / self.divisor;
+        let (count, d, seq) = (24, 1024, SeqLens::from_lens(vec![128; rows / 128]));
+        let layers = (0..count).map(|_| self.random(&[rows, d])).collect::<Result<Vec<_>, _>>()?;
         let raw = Tensor::zeros(count, DType::F32, self.device)?;
-        let one = (2 * ROWS * d) as f64;
-        let name = format!("layer_sum forward, {count} layers [{ROWS}, {d}], with means");
+        let one = (2 * rows * d) as f64;
+        let name = format!("layer_sum forward, {count} layers [{rows}, {d}], with means");
         self.bytes(&name, one * (count + 1) as f64, || Ok(layer_sum::forward(&layers, &raw, Some(&seq))?))?;
-        let grad = self.random(&[ROWS, d])?;
+        let grad = self.random(&[rows, d])?;
         let needs = layer_sum::Needs { layers: true, weights: true };
-        let name = format!("layer_sum backward, {count} layers [{ROWS}, {d}]");
+        let name = format!("layer_sum backward, {count} layers [{rows}, {d}]");
         self.bytes(&name, one * (2 * count + 1) as f64, || {
             Ok(layer_sum::backward(Some(&grad), None, &layers, &raw, Some(&seq), needs)?)
         })
     }
 
     fn norms(&mut self) -> Result<(), Error> {
+        let rows = ROWS / self.divisor;
         for d in [1024, 4096] {
-            let (x, g, w) = (self.random(&[ROWS, d])?, self.random(&[ROWS, d])?, self.random(&[d])?);
-            let one = (2 * ROWS * d) as f64;
-            self.bytes(&format!("rms_norm forward [{ROWS}, {d}]"), 2.0 * one, || Ok(rms_norm::forward(&x, &w, 1e-6)?))?;
+            let (x, g, w) = (self.random(&[rows, d])?, self.random(&[rows, d])?, self.random(&[d])?);
+            let one = (2 * rows * d) as f64;
+            self.bytes(&format!("rms_norm forward [{rows}, {d}]"), 2.0 * one, || Ok(rms_norm::forward(&x, &w, 1e-6)?))?;
             let (_, rstd) = rms_norm::forward(&x, &w, 1e-6)?;
-            self.bytes(&format!("rms_norm backward, frozen [{ROWS}, {d}]"), 3.0 * one, || {
+            self.bytes(&format!("rms_norm backward, frozen [{rows}, {d}]"), 3.0 * one, || {
                 Ok(rms_norm::backward(&g, &x, &w, &rstd, false)?)
             })?;
-            self.bytes(&format!("layer_norm forward [{ROWS}, {d}]"), 2.0 * one, || {
+            self.bytes(&format!("layer_norm forward [{rows}, {d}]"), 2.0 * one, || {
                 Ok(layer_norm::forward(&x, &w, &w, 1e-5)?)
             })?;
             let (_, stats) = layer_norm::forward(&x, &w, &w, 1e-5)?;
-            self.bytes(&format!("layer_norm backward [{ROWS}, {d}]"), 3.0 * one, || {
+            self.bytes(&format!("layer_norm backward [{rows}, {d}]"), 3.0 * one, || {
                 Ok(layer_norm::backward(&g, &x, &w, &stats, true)?)
             })?;
         }
         Ok(())
     }
 
+    /// Norms with what stands before or behind them: in the decoder, in the encoder, and behind its convolutions.
+    fn fused_norms(&mut self) -> Result<(), Error> {
+        let rows = ROWS / self.divisor;
+        let (rms, layer, conv) = ([rows, 4096], [rows, 1024], [8 * rows, 512]);
+        let bytes = |[rows, d]: [usize; 2]| (2 * rows * d) as f64;
+        let (x, g, w) = (self.random(&rms)?, self.random(&rms)?, self.random(&rms[1..])?);
+        self.bytes(&format!("residual and rms_norm forward {rms:?}"), 4.0 * bytes(rms), || {
+            Ok(rms_norm::forward_added(&x, &g, &w, 1e-6)?)
+        })?;
+        let (_, rstd) = rms_norm::forward(&x, &w, 1e-6)?;
+        self.bytes(&format!("residual and rms_norm backward, frozen {rms:?}"), 4.0 * bytes(rms), || {
+            Ok(rms_norm::backward_added(&g, Some(&g), &x, &w, &rstd, false)?)
+        })?;
+        let (x, g, w) = (self.random(&layer)?, self.random(&layer)?, self.random(&layer[1..])?);
+        self.bytes(&format!("residual and layer_norm forward {layer:?}"), 4.0 * bytes(layer), || {
+            Ok(layer_norm::forward_added(&x, &g, &w, &w, 1e-5)?)
+        })?;
+        let (_, stats) = layer_norm::forward(&x, &w, &w, 1e-5)?;
+        self.bytes(&format!("residual and layer_norm backward {layer:?}"), 4.0 * bytes(layer), || {
+            Ok(layer_norm::backward_added(&g, Some(&g), &x, &w, &stats, true)?)
+        })?;
+        let (x, g, w) = (self.random(&conv)?, self.random(&conv)?, self.random(&conv[1..])?);
+        self.bytes(&format!("layer_norm and gelu forward {conv:?}"), 2.0 * bytes(conv), || {
+            Ok(layer_norm::forward_gelu(&x, &w, &w, 1e-5)?)
+        })?;
+        let (_, stats) = layer_norm::forward_gelu(&x, &w, &w, 1e-5)?;
+        self.bytes(&format!("layer_norm and gelu backward {conv:?}"), 3.0 * bytes(conv), || {
+            Ok(layer_norm::backward_gelu(&g, &x, &w, &w, &stats, true)?)
+        })
+    }
+
     fn pointwise(&mut self) -> Result<(), Error> {
-        let d = 11_008;
-        let (gate, up, g) = (self.random(&[ROWS, d])?, self.random(&[ROWS, d])?, self.random(&[ROWS, d])?);
-        let one = (2 * ROWS * d) as f64;
-        self.bytes(&format!("swiglu forward [{ROWS}, {d}]"), 3.0 * one, || Ok(swiglu::forward(&gate, &up)?))?;
-        self.bytes(&format!("swiglu backward [{ROWS}, {d}]"), 5.0 * one, || Ok(swiglu::backward(&g, &gate, &up)?))?;
-        let (x, b) = (self.random(&[ROWS, 4096])?, self.random(&[4096])?);
-        let one = (2 * ROWS * 4096) as f64;
-        self.bytes(&format!("bias and gelu forward [{ROWS}, 4096]"), 2.0 * one, || {
+        let (rows, d) = (ROWS / self.divisor, 11_008);
+        let (gate, up, g) = (self.random(&[rows, d])?, self.random(&[rows, d])?, self.random(&[rows, d])?);
+        let one = (2 * rows * d) as f64;
+        self.bytes(&format!("swiglu forward [{rows}, {d}]"), 3.0 * one, || Ok(swiglu::forward(&gate, &up)?))?;
+        self.bytes(&format!("swiglu backward [{rows}, {d}]"), 5.0 * one, || Ok(swiglu::backward(&g, &gate, &up)?))?;
+        let (x, b) = (self.random(&[rows, 4096])?, self.random(&[4096])?);
+        let one = (2 * rows * 4096) as f64;
+        self.bytes(&format!("bias and gelu forward [{rows}, 4096]"), 2.0 * one, || {
             Ok(activation::forward(&x, Some(&b), activation::Activation::Gelu)?)
         })?;
         let inv_freq: Vec<f32> = (0..64).map(|j| 10000f32.powf(-2.0 * j as f32 / 128.0)).collect();
         let table = rope::Table::new(&inv_freq, 4096)?;
-        let positions: Vec<u32> = (0..ROWS as u32).map(|i| i % 512).collect();
-        let x = x.reshape((ROWS, 32, 128))?;
-        self.bytes(&format!("rope [{ROWS}, 32, 128]"), 2.0 * one, || Ok(rope::forward(&x, &positions, &table)?))
+        let positions: Vec<u32> = (0..rows as u32).map(|i| i % 512).collect();
+        let x = x.reshape((rows, 32, 128))?;
+        self.bytes(&format!("rope [{rows}, 32, 128]"), 2.0 * one, || Ok(rope::forward(&x, &positions, &table)?))
     }
 
     /// Forward and backward of both models' heads, 16,384 positions in all: by the path that this GPU takes, and by others that it has.
     fn attention(&mut self, path: Option<Path>) -> Result<(), Error> {
         for (h, dh, causal) in [(16, 64, false), (32, 128, true)] {
-            for len in [128, 512, 1024, 2048] {
-                let rows = 16_384;
+            let rows = 2 * ROWS / self.divisor;
+            for len in [128, 512, 1024, 2048].into_iter().filter(|len| *len <= rows) {
                 let seq = SeqLens::from_lens(vec![len; rows / len]);
                 let shape = [rows, h, dh];
                 let (q, k) = (self.random(&shape)?, self.random(&shape)?);
@@ -206,7 +245,7 @@ impl Bench<'_, '_> {
 
     /// Baichuan2's output head over 2,048 labelled rows, frozen.
     fn head(&mut self) -> Result<(), Error> {
-        let (rows, v, d) = (2048, 125_696, 4096);
+        let (rows, v, d) = (2048 / self.divisor, 125_696 / self.divisor, 4096);
         let (x, w) = (self.random(&[rows, d])?, self.random(&[v, d])?);
         let labels: Vec<u32> = (0..rows as u32).collect();
         let needs = linear_cross_entropy::Needs { hidden: true, weight: false };
@@ -217,15 +256,37 @@ impl Bench<'_, '_> {
     }
 
     fn optimizer(&mut self) -> Result<(), Error> {
-        let n = 100_000_000;
+        let n = 100_000_000 / self.divisor;
         let flat = || Ok::<_, Error>(Tensor::zeros(n, DType::F32, self.device)?);
         let (p, m, v, g) = (flat()?, flat()?, flat()?, flat()?);
         let compute = p.to_dtype(DType::BF16)?;
         let decision = Decision::Taken { step: 1, grad_scale: 1.0 };
         let hyper = adamw::Hyper { lr: 1e-4, beta1: 0.9, beta2: 0.98, eps: 1e-8, weight_decay: 0.01, decision };
-        self.bytes("adamw, 100M parameters", 30.0 * n as f64, || {
+        self.bytes(&format!("adamw, {}M parameters", n / 1_000_000), 30.0 * n as f64, || {
             adamw::step(&p, &m, &v, &g, Some(&compute), hyper)?;
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// What only a GPU is asked for in earnest runs here too, in small.
+    #[test]
+    fn every_op_is_timed() {
+        let (device, mut lines) = (Device::Cpu, Vec::new());
+        let ceilings = Ceilings { copy: 1e9, gemm: 1e9 };
+        let mut keep = |line: &str| lines.push(line.to_owned());
+        let mut report = Report::new(&mut keep);
+        let rows =
+            all(Bench { device: &device, ceilings, divisor: 64, rows: Vec::new(), report: &mut report }).unwrap();
+        assert_eq!(rows.len(), 2 + 8 + 6 + 4 + 4 + 1 + 1 + 2 * usize::from(cfg!(feature = "flash-attn")));
+        for row in &rows {
+            assert!(row["ms"].as_f64().is_some_and(|ms| ms > 0.0), "{row}");
+        }
+        assert_eq!(lines.len(), rows.len());
     }
 }

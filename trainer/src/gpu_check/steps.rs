@@ -12,27 +12,33 @@ use super::{Error, Report, wait};
 use crate::autograd::{StepRng, Tape};
 use crate::model::echat::Precision;
 
-/// Steps before time is taken, and timed ones.
-const WARM: u64 = 3;
-const TIMED: u64 = 8;
-/// Of speech, in a micro-batch.
-const SECONDS: f64 = 240.0;
+/// What is trained, and how long.
+pub(super) struct Plan {
+    size: Size,
+    /// Of speech, in a micro-batch.
+    seconds: f64,
+    steps: Steps,
+}
 
-pub(super) fn run(device: &Device, ceilings: &Ceilings, report: &mut Report) -> Result<Value, Error> {
+/// What a GPU is asked for.
+pub(super) const FULL: Plan = Plan { size: Size::Full, seconds: 240.0, steps: Steps { warm: 3, timed: 8 } };
+
+pub(super) fn run(device: &Device, plan: &Plan, ceilings: &Ceilings, report: &mut Report) -> Result<Value, Error> {
     let mut rows = Vec::new();
     for stage in [1, 2] {
-        let (precision, micro_batches) = (Precision::Bf16, 1);
+        let (precision, micro_batches, recompute) = (Precision::Bf16, 1, false);
         let task =
-            Task { size: Size::Full, stage, precision, micro_batch_seconds: SECONDS, micro_batches, recompute: false };
+            Task { size: plan.size, stage, precision, micro_batch_seconds: plan.seconds, micro_batches, recompute };
         forget_peak(device)?;
         let begun = Instant::now();
         let mut training = Training::new(&task, device)?;
         wait(device)?;
-        report.say(&format!("       stage {stage}, full size: built in {:.1} s", begun.elapsed().as_secs_f64()));
-        let mut row = stage_row(&mut training, stage, device, ceilings, report)?;
+        let name = format!("stage {stage}, {}", if plan.size == Size::Full { "full size" } else { "tiny" });
+        report.say(&format!("       {name}: built in {:.1} s", begun.elapsed().as_secs_f64()));
+        let mut row = stage_row(&mut training, &name, plan.steps, device, ceilings, report)?;
+        row["stage"] = stage.into();
         if stage == 1 {
-            let steps = Steps { warm: WARM, timed: TIMED };
-            row["from_shards"] = stream::run(&mut training, &task, steps, device, report)?;
+            row["from_shards"] = stream::run(&mut training, &task, plan.steps, device, report)?;
         }
         rows.push(row);
     }
@@ -41,17 +47,18 @@ pub(super) fn run(device: &Device, ceilings: &Ceilings, report: &mut Report) -> 
 
 fn stage_row(
     training: &mut Training,
-    stage: u8,
+    name: &str,
+    steps: Steps,
     device: &Device,
     ceilings: &Ceilings,
     report: &mut Report,
 ) -> Result<Value, Error> {
-    for step in 0..WARM {
+    for step in 0..steps.warm {
         training.step(step)?;
     }
     let held = peak(device)?;
     let (mut times, mut last) = (Vec::new(), None);
-    for step in WARM..WARM + TIMED {
+    for step in steps.warm..steps.warm + steps.timed {
         wait(device)?;
         let begun = Instant::now();
         last = Some(training.step(step)?);
@@ -64,13 +71,11 @@ fn stage_row(
     let seconds = times[times.len() / 2];
     let (rate, hours) = (last.work.flops / seconds, training.seconds / seconds);
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    report.is(
-        &format!("stage {stage}, full size: loss and gradient are finite"),
-        last.norm.is_finite() && last.sums.decoder().is_finite(),
-    );
-    report.is(&format!("stage {stage}, full size: memory does not grow from step to step"), grown == 0);
+    report
+        .is(&format!("{name}: loss and gradient are finite"), last.norm.is_finite() && last.sums.decoder().is_finite());
+    report.is(&format!("{name}: memory does not grow from step to step"), grown == 0);
     report.say(&format!(
-        "       stage {stage}, full size: {:.0} s of speech in {:.1} ms ({:.1} to {:.1}): {hours:.0} audio-h/GPU-h, {:.0} TFLOP/s, \
+        "       {name}: {:.0} s of speech in {:.1} ms ({:.1} to {:.1}): {hours:.0} audio-h/GPU-h, {:.0} TFLOP/s, \
          {:.1} % of a product, {:.1} GiB",
         training.seconds,
         seconds * 1e3,
@@ -85,7 +90,7 @@ fn stage_row(
     let samples: Vec<usize> = batch.packed.seq.lens().collect();
     let targets: Vec<usize> = batch.targets.iter().map(Vec::len).collect();
     Ok(json!({
-        "stage": stage, "batch": { "samples": samples, "targets": targets }, "seconds_of_speech": training.seconds, "utterances": training.batches.iter().map(|b| b.targets.len()).sum::<usize>(),
+        "batch": { "samples": samples, "targets": targets }, "seconds_of_speech": training.seconds, "utterances": training.batches.iter().map(|b| b.targets.len()).sum::<usize>(),
         "positions": last.work.positions, "step_ms": seconds * 1e3, "step_ms_all": times.iter().map(|t| t * 1e3).collect::<Vec<_>>(),
         "audio_hours_per_gpu_hour": hours, "flop": last.work.flops, "flop_per_s": rate, "share_of_gemm": rate / ceilings.gemm,
         "peak_bytes": held, "grown_bytes": grown, "loss": last.sums.decoder(), "phases_ms": phases,
@@ -113,8 +118,11 @@ fn phases(training: &mut Training, device: &Device, report: &mut Report) -> Resu
     let one = Tensor::new(1f32, &Device::Cpu)?;
     training.buckets.zero_grad()?;
     let mut sink = training.buckets.sink(None);
-    tape.backward(&[(&losses.decoder.loss, one)], &mut sink).and_then(|()| sink.finish())?;
+    let mut seeds = vec![(&losses.decoder.loss, one.clone())];
+    seeds.extend(losses.emotion.iter().map(|emotion| (&emotion.loss, one.clone())));
+    tape.backward(&seeds, &mut sink).and_then(|()| sink.finish())?;
     lap("backward")?;
+    drop(seeds);
     drop(losses);
     training.update()?;
     lap("norm, clipping and update")?;
@@ -139,4 +147,34 @@ fn forget_peak(device: &Device) -> Result<(), Error> {
     echat_kernels::cuda::forget_peak(device)?;
     let _ = device;
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// What only a GPU is asked for in earnest runs here too, in small.
+    #[test]
+    fn both_stages_are_timed_and_the_first_from_shards_too() {
+        let mut lines = Vec::new();
+        let mut keep = |line: &str| lines.push(line.to_owned());
+        let mut report = Report::new(&mut keep);
+        let plan = Plan { size: Size::Tiny, seconds: 8.0, steps: Steps { warm: 1, timed: 3 } };
+        let rows = run(&Device::Cpu, &plan, &Ceilings { copy: 1e9, gemm: 1e9 }, &mut report).unwrap();
+        assert_eq!(report.failed(), [""; 0]);
+        let rows = rows.as_array().unwrap();
+        assert_eq!([&rows[0]["stage"], &rows[1]["stage"]], [1, 2]);
+        for row in rows {
+            assert_eq!(row["step_ms_all"].as_array().unwrap().len(), 3);
+            for key in ["step_ms", "audio_hours_per_gpu_hour", "flop", "flop_per_s", "share_of_gemm", "loss"] {
+                assert!(row[key].as_f64().is_some_and(|value| value > 0.0), "{key}: {row}");
+            }
+            assert_eq!(row["phases_ms"].as_object().unwrap().len(), 4);
+        }
+        let from_shards = &rows[0]["from_shards"];
+        assert_eq!(from_shards["steps"], 3);
+        assert!(from_shards["data_wait"].as_f64().is_some_and(|share| (0.0..1.0).contains(&share)), "{from_shards}");
+        assert!(rows[1].get("from_shards").is_none());
+    }
 }
