@@ -12,11 +12,23 @@ pub const SERIAL_BELOW: usize = 16 * 1024;
 
 /// Calls `f(first_row, rows)` on pieces of `rows_per_piece` rows of `out` (each row `width` long).
 pub fn for_rows<T: Send>(out: &mut [T], width: usize, rows_per_piece: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+    let work = out.len();
+    for_rows_with_work(out, width, rows_per_piece, work, f);
+}
+
+/// Like [`for_rows`], for a job whose size in elements is `work` rather than what it writes.
+pub fn for_rows_with_work<T: Send>(
+    out: &mut [T],
+    width: usize,
+    rows_per_piece: usize,
+    work: usize,
+    f: impl Fn(usize, &mut [T]) + Sync,
+) {
     if width == 0 || out.is_empty() {
         return;
     }
     let piece = rows_per_piece.max(1) * width;
-    if out.len() < SERIAL_BELOW || out.len() <= piece || rayon::current_num_threads() == 1 {
+    if work < SERIAL_BELOW || out.len() <= piece || rayon::current_num_threads() == 1 {
         for (i, rows) in out.chunks_mut(piece).enumerate() {
             f(i * rows_per_piece.max(1), rows);
         }

@@ -1,6 +1,8 @@
 //! The check of every op, on the CPU and with the GPU's kernels as host C++.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod common;
+
 use candle_core::Device;
 #[cfg(feature = "emulate")]
 use echat_kernels::check::other_paths;
@@ -19,14 +21,14 @@ fn every_op_agrees_with_its_definition() {
 
 #[cfg(feature = "emulate")]
 #[test]
-fn every_op_agrees_with_its_definition_by_kernels() {
+fn every_emulated_op_agrees_with_its_definition() {
     let compared = echat_kernels::cuda::emulated(|| run(&Device::Cpu));
     assert!(failures(&compared).is_empty(), "{:#?}", failures(&compared));
 }
 
 #[cfg(feature = "emulate")]
 #[test]
-fn attention_agrees_by_paths_that_are_not_taken() {
+fn emulated_attention_agrees_by_paths_that_are_not_taken() {
     let compared = echat_kernels::cuda::emulated(|| other_paths(&Device::Cpu));
     assert!(compared.len() > 20 && compared.iter().any(|c| c.what.contains("by wgmma")), "{compared:#?}");
     assert!(failures(&compared).is_empty(), "{:#?}", failures(&compared));

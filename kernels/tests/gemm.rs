@@ -40,7 +40,7 @@ fn check(m: usize, n: usize, k: usize, a: View, b: View, what: &str) {
     }
 }
 
-const SIZES: [(usize, usize, usize); 10] = [
+const SIZES: [(usize, usize, usize); 12] = [
     (1, 1, 1),
     (12, 32, 256),
     (13, 33, 257),
@@ -51,6 +51,9 @@ const SIZES: [(usize, usize, usize); 10] = [
     (30, 40, 6000),
     (1, 600, 50),
     (64, 1, 77),
+    // Several pieces of A, and of B, are copied.
+    (2100, 3, 260),
+    (3, 2100, 10),
 ];
 
 #[test]
@@ -143,6 +146,21 @@ fn threads_change_no_bit() {
         };
         let one = at_threads(1, run);
         assert!((2..=3).all(|threads| at_threads(threads, run) == one), "{m} x {n} x {k}");
+    }
+}
+
+#[test]
+fn instruction_sets_change_no_bit() {
+    // The last is cut along every side.
+    for (m, n, k) in [(13, 33, 257), (130, 5, 1000), (1, 600, 50), (2100, 1100, 300)] {
+        let (a, b) = (numbers(1, m * k), numbers(2, k * n));
+        with_same_bits(|| {
+            let mut c = vec![0.0; 2 * m * n];
+            let (rows, columns) = c.split_at_mut(m * n);
+            gemm(m, n, k, View::rows(&a, k), View::rows(&b, n), rows, n, false);
+            gemm(m, n, k, View::rows(&a, m).t(), View::rows(&b, k).t(), columns, n, false);
+            c.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        });
     }
 }
 

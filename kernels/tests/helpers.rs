@@ -3,7 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod common;
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
 use common::*;
+use echat_kernels::parallel;
 
 #[test]
 fn not_a_number_is_never_close() {
@@ -38,4 +43,19 @@ fn random_repeats_and_spreads() {
 #[test]
 fn pools_have_the_size_asked_for() {
     assert_eq!((1..4).map(|n| at_threads(n, rayon::current_num_threads)).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+/// A product of few elements and much depth, such as a convolution's weight gradient.
+#[test]
+fn threads_share_work_that_writes_little() {
+    let (begun, running) = (Instant::now(), AtomicUsize::new(0));
+    at_threads(2, || {
+        parallel::for_rows_with_work(&mut [0u8; 2], 1, 1, parallel::SERIAL_BELOW, |_, _| {
+            running.fetch_add(1, SeqCst);
+            while running.load(SeqCst) < 2 {
+                assert!(begun.elapsed() < Duration::from_secs(20), "one piece waits for the other");
+                std::thread::yield_now();
+            }
+        });
+    });
 }

@@ -1,7 +1,10 @@
 //! The vector helpers against std in f64.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use echat_kernels::simd;
+mod common;
+
+use common::{random, with_same_bits};
+use echat_kernels::simd::{self, LANES};
 
 fn all_exp(values: &mut [f32]) {
     simd::run(
@@ -36,8 +39,32 @@ fn exp_at_the_ends() {
 }
 
 #[test]
+fn instruction_sets_change_no_bit() {
+    let [x, y] = [1, 2].map(|seed| random(seed, &[1000]).to_vec1::<f32>().unwrap());
+    let all = || {
+        let mut results = Vec::new();
+        simd::run(
+            #[inline(always)]
+            || {
+                for len in (0..3 * LANES * 4 + 3).chain([1000]) {
+                    let (x, y) = (&x[..len], &y[..len]);
+                    results.extend([simd::sum(x), simd::dot(x, y), simd::max(x)]);
+                    results.push(simd::sum_by2(x, y, |x, y| x.mul_add(y, 0.5)));
+                }
+                for &x in &x {
+                    let (cdf, pdf) = simd::normal(8.0 * x);
+                    results.extend([simd::exp(80.0 * x), simd::sigmoid(20.0 * x), cdf, pdf]);
+                }
+            },
+        );
+        results.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    };
+    with_same_bits(all);
+}
+
+#[test]
 fn reductions_at_ragged_lengths() {
-    for len in [0, 1, 15, 16, 17, 100] {
+    for len in [0, 1, 15, 16, 17, 63, 64, 65, 100, 200] {
         let x: Vec<f32> = (0..len).map(|i| (i * 7 % 13) as f32 - 6.0).collect();
         let y: Vec<f32> = (0..len).map(|i| (i * 5 % 11) as f32).collect();
         assert_eq!(simd::sum(&x), x.iter().sum::<f32>());

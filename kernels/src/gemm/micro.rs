@@ -1,9 +1,12 @@
 //! The inner kernel: a tile of C held in registers while k is walked.
 //!
-//! Every element of C is one chain of fused multiply-adds per block of k, in the order of k, whatever the tile's place
-//! and the instruction set. So an element's bits depend on its own row of A, its own column of B and k alone.
+//! Every element of C is one chain of multiply-adds per block of k, in the order of k, whatever the
+//! tile's place and size. So an element's bits depend on its own row of A, its own column of B and k
+//! alone; not on the instruction set either, where that has fused multiply-adds.
 
 use pulp::{Simd, WithSimd};
+
+use crate::simd::dispatch;
 
 /// Runs `$body` for `$i` in `0..$n`, `$n` at most 12, spelt out: an index into the sums that is not a constant would keep
 /// them in memory.
@@ -22,7 +25,7 @@ macro_rules! unroll {
 /// Vectors across a tile.
 const VECTORS: usize = 2;
 
-/// The size of a tile on this machine.
+/// The size of a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TileSize {
     /// Rows of C.
@@ -45,9 +48,9 @@ impl WithSimd for TileSize {
 }
 
 impl TileSize {
-    /// The size for the instruction set found at run time.
-    pub fn detect() -> Self {
-        pulp::Arch::new().dispatch(Self { rows: 0, columns: 0 })
+    /// The size for the calling thread's instruction set.
+    pub fn current() -> Self {
+        dispatch(Self { rows: 0, columns: 0 })
     }
 }
 
@@ -148,8 +151,8 @@ fn step<S: Simd, const R: usize>(
 ) {
     unroll!(i < R, {
         let x = simd.splat_f32s(a(i));
-        acc[i][0] = simd.mul_add_f32s(x, b[0], acc[i][0]);
-        acc[i][1] = simd.mul_add_f32s(x, b[1], acc[i][1]);
+        acc[i][0] = simd.mul_add_e_f32s(x, b[0], acc[i][0]);
+        acc[i][1] = simd.mul_add_e_f32s(x, b[1], acc[i][1]);
     });
 }
 

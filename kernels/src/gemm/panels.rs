@@ -5,6 +5,7 @@ use pulp::{Simd, WithSimd};
 use super::buffer::Buffer;
 use super::{BLOCK, View};
 use crate::parallel;
+use crate::simd::dispatch;
 
 /// A job of packing is this many panels of a block.
 const PANELS_AT_ONCE: usize = 16;
@@ -22,15 +23,15 @@ pub struct Panels {
 }
 
 impl Panels {
-    /// Room for matrices of `n` columns.
-    pub fn new(n: usize, columns: usize) -> Self {
-        Self { memory: Buffer::take(), k: 0, n, columns }
+    /// Room for a matrix in panels of `columns` columns.
+    pub fn new(columns: usize) -> Self {
+        Self { memory: Buffer::take(), k: 0, n: 0, columns }
     }
 
     /// Packs the `k x n` matrix `from` in place of the last one.
-    pub fn fill(&mut self, from: View, k: usize) {
-        let Self { n, columns, .. } = *self;
-        self.k = k;
+    pub fn fill(&mut self, from: View, k: usize, n: usize) {
+        let columns = self.columns;
+        (self.k, self.n) = (k, n);
         let width = n.next_multiple_of(columns);
         let mut jobs = Vec::new();
         for (i, block) in self.memory.resize(k * width).chunks_mut(BLOCK * width.max(1)).enumerate() {
@@ -41,7 +42,7 @@ impl Panels {
         }
         parallel::for_each(jobs, k * width, |_, (row, depth, column, into)| {
             let (from, width) = (from.at(row, column), (n - column).min(columns * PANELS_AT_ONCE));
-            pulp::Arch::new().dispatch(Strips { from, depth, width, columns, into });
+            dispatch(Strips { from, depth, width, columns, into });
         });
     }
 
@@ -105,14 +106,25 @@ fn strips<const N: usize>(from: View, depth: usize, width: usize, into: &mut [f3
     }
 }
 
-/// Whole strips of contiguous rows, in the order of the source.
+/// Whole strips of contiguous rows: of eight rows strip after strip, so that what is read and what is
+/// written both are long stretches.
 #[inline(always)]
 fn runs<const N: usize>(from: View, depth: usize, width: usize, into: &mut [f32]) {
+    const ROWS: usize = 8;
     let (into, _) = into.as_chunks_mut::<N>();
-    for p in 0..depth {
-        let (row, _) = from.data[p * from.row..][..width].as_chunks::<N>();
-        for (i, run) in row.iter().enumerate() {
-            into[i * depth + p] = *run;
+    let row = |p: usize| from.data[p * from.row..][..width].as_chunks::<N>().0;
+    let whole = depth / ROWS * ROWS;
+    for first in (0..whole).step_by(ROWS) {
+        let rows: [&[[f32; N]]; ROWS] = std::array::from_fn(|p| row(first + p));
+        for (i, strip) in into.chunks_exact_mut(depth).enumerate() {
+            for (run, row) in strip[first..first + ROWS].iter_mut().zip(rows) {
+                *run = row[i];
+            }
+        }
+    }
+    for p in whole..depth {
+        for (strip, run) in into.chunks_exact_mut(depth).zip(row(p)) {
+            strip[p] = *run;
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod convert;
 mod cpu;
+#[cfg(any(feature = "cuda", feature = "emulate"))]
 pub(crate) mod ring;
 #[cfg(any(feature = "cuda", feature = "emulate"))]
 mod staged;

@@ -1,9 +1,38 @@
-//! What the ops' tests share: inputs from a seed, comparisons that NaN never passes, thread pools, finite differences.
+//! Shared by the tests of ops: inputs from a seed, comparisons that NaN never passes, thread pools,
+//! finite differences. A file that includes it also runs all its tests with narrower instruction sets.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use std::process::Command;
+
 use candle_core::{DType, Device, Tensor};
 use echat_kernels::rng;
+use echat_kernels::simd::{SIMD_VARIABLE, SimdLevel};
+
+/// Runs this file's tests again, in processes of their own, with each instruction set of this
+/// processor but the widest. Kernels of a GPU, which do not depend on it, are left out.
+#[test]
+fn with_narrower_instruction_sets() {
+    if std::env::var_os(SIMD_VARIABLE).is_some() {
+        return;
+    }
+    for level in SimdLevel::available().skip(1) {
+        let mut tests = Command::new(std::env::current_exe().unwrap());
+        let output = tests
+            .args(["--skip", "emulated", "--skip", "mma::", "--skip", "warpgroups"])
+            .env(SIMD_VARIABLE, level.name())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(
+            output.status.success(),
+            "with {SIMD_VARIABLE}={}:\n{}\n{}",
+            level.name(),
+            text(&output.stdout),
+            text(&output.stderr)
+        );
+    }
+}
 
 /// An f32 tensor of uniform values in [-1, 1), the same for the same seed and shape.
 pub fn random(seed: u64, shape: &[usize]) -> Tensor {
@@ -58,6 +87,15 @@ pub fn assert_close(got: &Tensor, want: &[f64], tol: f64, what: &str) {
 /// Runs `f` in a pool of `n` threads.
 pub fn at_threads<R: Send>(n: usize, f: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap().install(f)
+}
+
+/// Asserts that `f` returns the same with every instruction set that promises the same bits.
+pub fn with_same_bits<R: PartialEq + Send>(f: impl Fn() -> R + Sync) {
+    let levels = SimdLevel::available().filter(|level| *level != SimdLevel::Portable);
+    let results: Vec<_> = levels.map(|level| (level, level.pool(2).unwrap().install(&f))).collect();
+    for (level, result) in &results {
+        assert!(*result == results[0].1, "{level} and {} differ", results[0].0);
+    }
 }
 
 /// The gradient of `f` at `at` by central differences.

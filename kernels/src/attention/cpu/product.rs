@@ -2,7 +2,7 @@
 
 use pulp::{Simd, WithSimd};
 
-use crate::simd::LANES;
+use crate::simd::{LANES, dispatch};
 
 /// Rows of a register block. With two vectors of columns: 12 accumulators, 2 operands and a broadcast fill AVX2's 16
 /// registers; AVX-512 has room for twice the rows.
@@ -52,12 +52,12 @@ pub struct Product<'a, const T: bool> {
 impl<const T: bool> Product<'_, T> {
     /// `c = a b`, the rows of `c` `ldc` apart. With `Cut::Columns` the columns cut off are left as they were.
     pub fn store(self, c: &mut [f32], ldc: usize) {
-        pulp::Arch::new().dispatch(Into { product: self, c, ldc, add: false });
+        dispatch(Into { product: self, c, ldc, add: false });
     }
 
     /// `c += a b`.
     pub fn add(self, c: &mut [f32], ldc: usize) {
-        pulp::Arch::new().dispatch(Into { product: self, c, ldc, add: true });
+        dispatch(Into { product: self, c, ldc, add: true });
     }
 }
 
@@ -133,7 +133,7 @@ impl<const T: bool> Into<'_, T> {
             for (i, acc) in acc.iter_mut().enumerate() {
                 let a = simd.splat_f32s(if T { a_column[i] } else { a_rows[i][p] });
                 for (acc, b) in acc.iter_mut().zip(b) {
-                    *acc = simd.mul_add_f32s(a, *b, *acc);
+                    *acc = simd.mul_add_e_f32s(a, *b, *acc);
                 }
             }
         }

@@ -1,16 +1,22 @@
-//! Loops compiled for the widest vectors the machine has (AVX-512, AVX2 with FMA, NEON), chosen when the program runs.
+//! Loops compiled for the widest vectors the machine has (AVX-512, AVX2 with FMA, NEON), chosen when
+//! the program runs.
+
+mod level;
+mod reduce;
 
 use half::bf16;
-use pulp::{Arch, Simd, WithSimd};
+
+pub use level::{SIMD_VARIABLE, SimdLevel, SimdLevelError, dispatch};
+pub use reduce::{dot, sum};
 
 /// The widest vector's f32s, in which other loops are blocked.
 pub const LANES: usize = 16;
 
-/// Runs `f` compiled for the machine's widest vectors. Only what is inlined into `f` gains: mark the closure and the
+/// Runs `f` compiled for the calling thread's [`SimdLevel`]. Only what is inlined into `f` gains: mark the closure and the
 /// helpers it calls `#[inline(always)]`.
 #[inline]
 pub fn run<R>(f: impl FnOnce() -> R) -> R {
-    Arch::new().dispatch(f)
+    dispatch(f)
 }
 
 /// Below this `exp` is 0.
@@ -38,70 +44,6 @@ pub fn exp(x: f32) -> f32 {
     let y = (r * r).mul_add(q, 1.0 + r) * power;
     let y = if x < EXP_LOW { 0.0 } else { y };
     if x > EXP_HIGH { f32::INFINITY } else { y }
-}
-
-/// The sum of `x`, in partial sums of the machine's vectors.
-#[inline(always)]
-pub fn sum(x: &[f32]) -> f32 {
-    Arch::new().dispatch(Sum(x))
-}
-
-struct Sum<'a>(&'a [f32]);
-
-impl WithSimd for Sum<'_> {
-    type Output = f32;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f32 {
-        let (x, rest) = S::as_simd_f32s(self.0);
-        let mut partial = [simd.splat_f32s(0.0); 4];
-        let (blocks, vectors) = x.as_chunks::<4>();
-        for block in blocks {
-            for (p, x) in partial.iter_mut().zip(block) {
-                *p = simd.add_f32s(*p, *x);
-            }
-        }
-        for (p, x) in partial.iter_mut().zip(vectors) {
-            *p = simd.add_f32s(*p, *x);
-        }
-        partial[3] = simd.add_f32s(partial[3], simd.partial_load_f32s(rest));
-        fold(simd, partial)
-    }
-}
-
-/// The sum of `x[i] * y[i]` of two slices of one length, in partial sums of the machine's vectors.
-#[inline(always)]
-pub fn dot(x: &[f32], y: &[f32]) -> f32 {
-    Arch::new().dispatch(Dot(x, y))
-}
-
-struct Dot<'a>(&'a [f32], &'a [f32]);
-
-impl WithSimd for Dot<'_> {
-    type Output = f32;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f32 {
-        let ((x, x_rest), (y, y_rest)) = (S::as_simd_f32s(self.0), S::as_simd_f32s(self.1));
-        let mut partial = [simd.splat_f32s(0.0); 4];
-        let ((x_blocks, x), (y_blocks, y)) = (x.as_chunks::<4>(), y.as_chunks::<4>());
-        for (x, y) in x_blocks.iter().zip(y_blocks) {
-            for ((p, x), y) in partial.iter_mut().zip(x).zip(y) {
-                *p = simd.mul_add_f32s(*x, *y, *p);
-            }
-        }
-        for ((p, x), y) in partial.iter_mut().zip(x).zip(y) {
-            *p = simd.mul_add_f32s(*x, *y, *p);
-        }
-        let (x, y) = (simd.partial_load_f32s(x_rest), simd.partial_load_f32s(y_rest));
-        partial[3] = simd.mul_add_f32s(x, y, partial[3]);
-        fold(simd, partial)
-    }
-}
-
-#[inline(always)]
-fn fold<S: Simd>(simd: S, [a, b, c, d]: [S::f32s; 4]) -> f32 {
-    simd.reduce_sum_f32s(simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d)))
 }
 
 /// The largest of `x`; -infinity for none. NaN is passed over.
