@@ -16,6 +16,7 @@ use echat::model::echat::{Batch, Built, ModelConfig, Precision, Sections, Speech
 use echat::model::hubert::EncoderConfig;
 use echat::nn::{Packed, SeqLens};
 use echat::train::{LossScale, Sums, TrainGroup, Work, accumulate};
+use echat_kernels::simd::SimdLevel;
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/model").join(name)
@@ -185,13 +186,24 @@ fn check(stage: u8) {
 }
 
 #[test]
-fn a_stage_1_step_is_pytorchs() {
-    check(1);
+fn a_step_is_pytorchs_with_every_instruction_set() {
+    for level in SimdLevel::available() {
+        println!("{level}:");
+        level.pool(2).unwrap().install(|| [1, 2].into_iter().for_each(check));
+    }
 }
 
 #[test]
-fn a_stage_2_step_is_pytorchs() {
-    check(2);
+fn instruction_sets_change_no_bit_of_a_step() {
+    for stage in [1, 2] {
+        let step = || gradients(&run(stage, false, &[&[0, 1, 2]])).into_iter().map(f32::to_bits).collect();
+        let at = |level: SimdLevel| (level, level.pool(2).unwrap().install(step));
+        let fused = SimdLevel::available().filter(|level| *level != SimdLevel::Portable);
+        let results: Vec<(_, Vec<u32>)> = fused.map(at).collect();
+        for (level, result) in &results {
+            assert!(*result == results[0].1, "stage {stage}: {level} and {} differ", results[0].0);
+        }
+    }
 }
 
 fn gradients(run: &Run) -> Vec<f32> {

@@ -21,6 +21,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use echat_kernels::simd::SimdLevel;
 use echat_launch::World;
 
 use crate::data::shard::say_truncated;
@@ -72,7 +73,17 @@ pub(crate) struct Overrides {
 /// # Errors
 /// Whatever stopped the command, to be printed as one line (`{:#}`).
 pub fn run(cli: Cli) -> anyhow::Result<()> {
-    let result = match cli.command {
+    let result = run_command(cli.command);
+    // With several ranks an error gets here from before they were connected.
+    if let (Err(_), Ok(world)) = (&result, World::from_env()) {
+        crate::dist::speak_in_turn(&world);
+    }
+    result
+}
+
+fn run_command(command: Command) -> anyhow::Result<()> {
+    SimdLevel::configured()?;
+    match command {
         Command::Config(args) => config::run(&args),
         Command::Prepare(args) => prepare::run(args),
         Command::Data(args) => data::run(&args),
@@ -85,12 +96,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::GpuCheck(args) => gpu_check::run(&args),
         Command::Synth(args) => synth::run(&args),
         Command::Mini(args) => mini::run(args),
-    };
-    // With several ranks an error gets here from before they were connected.
-    if let (Err(_), Ok(world)) = (&result, World::from_env()) {
-        crate::dist::speak_in_turn(&world);
     }
-    result
 }
 
 /// Writes to standard output; unlike `print!` it returns the error when the reader has gone.

@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 use echat_kernels::upload;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Result};
+use super::{Error, ProcessorKinds, Result};
 use crate::autograd::{Buckets, Segment};
 use crate::checkpoint::{self, Checkpoint};
 use crate::model::weights;
@@ -35,6 +35,9 @@ pub struct SavedState {
     pub seed: u64,
     /// Ranks that saved it.
     pub ranks: usize,
+    /// Processors of these ranks; empty in checkpoints that do not record them.
+    #[serde(default)]
+    pub processors: ProcessorKinds,
     /// Of the frozen weights, by component.
     pub frozen: BTreeMap<String, String>,
     /// Of what the order of the data follows from besides the seed.
@@ -124,6 +127,7 @@ mod tests {
             progress: Progress { step: 3, ..Progress::default() },
             seed: 1,
             ranks: 2,
+            processors: ProcessorKinds::default(),
             frozen: frozen.map(|(part, print)| (part.to_owned(), print.to_owned())).into(),
             data_order: String::new(),
             config: String::new(),

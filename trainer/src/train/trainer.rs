@@ -8,7 +8,8 @@ use echat_kernels::step_control::{Decided, Decision};
 
 use super::state::{Progress, SavedState, restore, snapshot};
 use super::watch::{Interval, Watch};
-use super::{Error, LossScale, Model, Outcome, Result, Sums, Validation, accumulate, open_cache, target_tokens};
+use super::{Error, LossScale, Model, Outcome, ProcessorKinds, Result, Sums, Validation};
+use super::{accumulate, open_cache, target_tokens};
 use crate::autograd::StepRng;
 use crate::checkpoint::{self, run_dir};
 use crate::config::RunConfig;
@@ -35,6 +36,7 @@ pub struct Trainer<'a> {
     /// The latest step and its outcome, until it is known.
     under_way: Option<(u64, Outcome)>,
     frozen: BTreeMap<String, String>,
+    processors: ProcessorKinds,
     data_order: String,
     watch: Watch,
     /// The latest validation, for choosing the best checkpoint.
@@ -55,7 +57,8 @@ impl<'a> Trainer<'a> {
         config.data.validate().map_err(|e| Error::Setting(e.to_string()))?;
         let corpus = Corpus::open_for(&config.data.train, &config.data, collective)?;
         let device = dist::device(&config.dist, collective.world())?;
-        let notes = dist::attach(collective, &device, &config.dist)?;
+        let mut notes = dist::attach(collective, &device, &config.dist)?;
+        let processors = ProcessorKinds::gather(&device, collective)?;
         let mut model = Model::for_training(config, &device)?;
         let frozen = model.frozen_fingerprints()?;
         model.settle()?;
@@ -64,6 +67,8 @@ impl<'a> Trainer<'a> {
         let data_order = data_order(&corpus, config);
         let saved = from.map(|path| resume(path, config, &model, &frozen, &mut optimizer)).transpose()?;
         let reordered = saved.as_ref().is_some_and(|saved| saved.data_order != data_order);
+        let change = saved.as_ref().and_then(|s| processors.change(&s.processors, s.progress.step));
+        notes.extend(change);
         let progress = saved.map(|saved| saved.progress).unwrap_or_default();
         same_everywhere(&model, collective)?;
         let validation = if config.data.valid.is_empty() {
@@ -73,7 +78,8 @@ impl<'a> Trainer<'a> {
             Some(Validation::new(held_out, collective, config.data.micro_batch(), model.normalizes()))
         };
         let cache = open_cache(config, &model, &corpus, collective)?;
-        let watch = Watch::open(config, &model, &corpus, collective.world(), progress.step, from.is_some())?;
+        let watch =
+            Watch::open(config, &model, &corpus, collective.world(), &processors, progress.step, from.is_some())?;
         notes.iter().for_each(|note| watch.say(note));
         if reordered {
             watch.say(&format!(
@@ -97,6 +103,7 @@ impl<'a> Trainer<'a> {
             progress,
             under_way: None,
             frozen,
+            processors,
             data_order,
             watch,
             validated: BTreeMap::new(),
@@ -249,6 +256,7 @@ impl<'a> Trainer<'a> {
             progress: self.progress.clone(),
             seed: self.config.output.seed,
             ranks: self.collective.world().size,
+            processors: self.processors.clone(),
             frozen: self.frozen.clone(),
             data_order: self.data_order.clone(),
             config: self.resolved.clone(),

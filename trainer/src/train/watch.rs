@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use echat_kernels::tensor;
 
 use super::state::Progress as Counters;
-use super::{Model, Result, Sums, Validation, Work};
+use super::{Model, ProcessorKinds, Result, Sums, Validation, Work};
 use crate::autograd::{Error, Param};
 use crate::config::RunConfig;
 use crate::data::corpus::Reject;
@@ -95,6 +95,7 @@ impl Watch {
         model: &Model,
         corpus: &Corpus,
         world: &World,
+        processors: &ProcessorKinds,
         step: u64,
         resumed: bool,
     ) -> Result<Self> {
@@ -118,11 +119,13 @@ impl Watch {
             peak_tflops: config.output.peak_tflops,
             rates,
         };
-        watch.introduce(model, corpus, world, step);
+        watch.introduce(model, corpus);
+        let (ranks, threads) = (world.size, crate::train::threads());
+        watch.say(&format!("{ranks} ranks, {threads} threads each, {processors}, from step {step}"));
         Ok(watch)
     }
 
-    fn introduce(&self, model: &Model, corpus: &Corpus, world: &World, step: u64) {
+    fn introduce(&self, model: &Model, corpus: &Corpus) {
         for note in &model.built.notes {
             self.say(note);
         }
@@ -133,8 +136,6 @@ impl Watch {
         let trained = model.buckets.elements();
         let buckets = model.buckets.len();
         self.say(&format!("parameters: {}; {trained} train, in {buckets} buckets", sizes(&model.built.params)));
-        let threads = crate::train::threads();
-        self.say(&format!("{} ranks, {threads} threads each, from step {step}", world.size));
     }
 
     /// Prints a line.
