@@ -29,7 +29,7 @@ impl ProcessorKinds {
         }
         let same_bits = self.arithmetic().len() == 1 && self.arithmetic() == before.arithmetic();
         let result = match same_bits {
-            true => "results have the same bits",
+            true => "this changes no bit of the results",
             false => "results agree to rounding, not bit for bit",
         };
         Some(format!("resumed on another processor: {self}; before step {step} it was {before}: {result}"))
@@ -76,9 +76,9 @@ mod tests {
         assert_eq!(change(&["x86_64 avx2"], &["x86_64 avx2"]), "");
         assert_eq!(change(&["x86_64 avx2"], &[]), "");
         let text = "resumed on another processor: x86_64 avx2; before step 7 it was x86_64 avx512: \
-                    results have the same bits";
+                    this changes no bit of the results";
         assert_eq!(change(&["x86_64 avx2"], &["x86_64 avx512"]), text);
-        assert!(change(&["x86_64 avx2", "x86_64 avx512"], &["x86_64 avx512"]).ends_with("the same bits"));
+        assert!(change(&["x86_64 avx2", "x86_64 avx512"], &["x86_64 avx512"]).ends_with("no bit of the results"));
         let rounding = "agree to rounding, not bit for bit";
         let avx2_then = |now: &[&str]| change(now, &["x86_64 avx2"]);
         assert!(avx2_then(&["x86_64 portable"]).ends_with(rounding));
