@@ -1,4 +1,4 @@
-//! Results on another kind of processor, and what a run tells about it.
+//! A run that goes on with another instruction set: its results, and the line that says so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::env::consts::ARCH;

@@ -35,7 +35,7 @@ impl Buffer {
     pub fn resize(&mut self, len: usize) -> &mut [f32] {
         let room = len + ALIGN / size_of::<f32>();
         if self.memory.len() < room {
-            // What is too small is freed first.
+            // The short buffer is freed before the long one is taken.
             self.memory = Vec::new();
             self.memory = vec![0.0; room];
         }

@@ -28,13 +28,13 @@ pub enum SimdLevel {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SimdLevelError {
     /// It names no level.
-    #[error("{SIMD_VARIABLE}: \"{value}\" is no instruction set; this processor has {}", list())]
+    #[error("{SIMD_VARIABLE}: \"{value}\" is no instruction set: name one of this processor ({}), or unset it", list())]
     Unknown {
         /// The variable's value.
         value: String,
     },
     /// The processor lacks these instructions.
-    #[error("{SIMD_VARIABLE}: this processor lacks {value}; it has {}", list())]
+    #[error("{SIMD_VARIABLE}: this processor lacks {value}: name one that it has ({}), or unset it", list())]
     Missing {
         /// The variable's value.
         value: String,
@@ -68,7 +68,7 @@ impl SimdLevel {
     /// The level that `ECHAT_SIMD` asks for, or the widest available.
     pub fn configured() -> Result<Self, SimdLevelError> {
         let value = std::env::var_os(SIMD_VARIABLE).unwrap_or_default();
-        Self::parse(value.to_string_lossy().trim())
+        Self::parse(&value.to_string_lossy().trim().to_ascii_lowercase())
     }
 
     fn parse(value: &str) -> Result<Self, SimdLevelError> {
@@ -174,6 +174,6 @@ mod tests {
         }
         let error = SimdLevel::parse("avx9").unwrap_err();
         assert_eq!(error, SimdLevelError::Unknown { value: "avx9".into() });
-        assert!(error.to_string().ends_with("portable"), "{error}");
+        assert!(error.to_string().contains("portable"), "{error}");
     }
 }

@@ -13,33 +13,40 @@ const PARTIAL_SUMS: usize = 64;
 /// The sum of `x`.
 #[inline(always)]
 pub fn sum(x: &[f32]) -> f32 {
-    dispatch(Sum(x))
+    dispatch(Reduce(Sum(x)))
 }
 
 /// The sum of `x[i] * y[i]` of two slices of one length.
 #[inline(always)]
 pub fn dot(x: &[f32], y: &[f32]) -> f32 {
-    dispatch(Dot(x, y))
+    dispatch(Reduce(Dot(x, y)))
 }
 
-struct Sum<'a>(&'a [f32]);
+/// A reduction that keeps its partial sums in `N` vectors.
+trait Reduction {
+    fn run<S: Simd, const N: usize>(self, simd: S) -> f32;
+}
 
-impl WithSimd for Sum<'_> {
+/// Runs a reduction with as many vectors as hold all partial sums.
+struct Reduce<R>(R);
+
+impl<R: Reduction> WithSimd for Reduce<R> {
     type Output = f32;
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> f32 {
         match S::F32_LANES {
-            16 => self.run::<S, 4>(simd),
-            8 => self.run::<S, 8>(simd),
-            4 => self.run::<S, 16>(simd),
-            _ => self.run::<S, PARTIAL_SUMS>(simd),
+            16 => self.0.run::<S, 4>(simd),
+            8 => self.0.run::<S, 8>(simd),
+            4 => self.0.run::<S, 16>(simd),
+            _ => self.0.run::<S, PARTIAL_SUMS>(simd),
         }
     }
 }
 
-impl Sum<'_> {
-    /// In `N` vectors of partial sums.
+struct Sum<'a>(&'a [f32]);
+
+impl Reduction for Sum<'_> {
     #[inline(always)]
     fn run<S: Simd, const N: usize>(self, simd: S) -> f32 {
         let mut partial = [simd.splat_f32s(0.0); N];
@@ -60,22 +67,7 @@ impl Sum<'_> {
 
 struct Dot<'a>(&'a [f32], &'a [f32]);
 
-impl WithSimd for Dot<'_> {
-    type Output = f32;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f32 {
-        match S::F32_LANES {
-            16 => self.run::<S, 4>(simd),
-            8 => self.run::<S, 8>(simd),
-            4 => self.run::<S, 16>(simd),
-            _ => self.run::<S, PARTIAL_SUMS>(simd),
-        }
-    }
-}
-
-impl Dot<'_> {
-    /// In `N` vectors of partial sums.
+impl Reduction for Dot<'_> {
     #[inline(always)]
     fn run<S: Simd, const N: usize>(self, simd: S) -> f32 {
         let mut partial = [simd.splat_f32s(0.0); N];
